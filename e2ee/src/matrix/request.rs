@@ -1,0 +1,122 @@
+//! What a machine asks of the homeserver.
+
+use std::sync::Arc;
+
+use matrix_sdk_crypto::types::requests::{
+    AnyIncomingResponse, AnyOutgoingRequest, KeysQueryRequest, OutgoingRequest, ToDeviceRequest,
+    UploadSigningKeysRequest,
+};
+use ruma::{
+    OwnedTransactionId,
+    api::client::{
+        keys::{claim_keys, get_keys, upload_keys, upload_signatures, upload_signing_keys},
+        to_device::send_event_to_device,
+    },
+};
+
+/// A request, and the id under which its response comes back.
+#[derive(Clone)]
+pub struct Request {
+    /// For [`super::Machine::receive_response`].
+    pub id: OwnedTransactionId,
+    /// What to send, as this device.
+    pub body: RequestBody,
+}
+
+/// What to send.
+#[derive(Clone)]
+pub enum RequestBody {
+    /// Publish the cross-signing identity.
+    SigningKeysUpload(upload_signing_keys::v3::Request),
+    /// Publish device, one-time and fallback keys.
+    KeysUpload(upload_keys::v3::Request),
+    /// Publish signatures.
+    SignaturesUpload(upload_signatures::v3::Request),
+    /// Fetch the keys of users.
+    KeysQuery(get_keys::v3::Request),
+    /// Take one-time keys of devices.
+    KeysClaim(claim_keys::v3::Request),
+    /// Send messages to devices.
+    ToDevice(send_event_to_device::v3::Request),
+}
+
+/// The homeserver's answer to a [`Request`] of the same kind.
+#[derive(Debug)]
+pub enum Response {
+    /// The cross-signing identity is published.
+    SigningKeysUpload(upload_signing_keys::v3::Response),
+    /// Keys are published.
+    KeysUpload(upload_keys::v3::Response),
+    /// Signatures are published.
+    SignaturesUpload(upload_signatures::v3::Response),
+    /// The keys of users.
+    KeysQuery(get_keys::v3::Response),
+    /// One-time keys.
+    KeysClaim(claim_keys::v3::Response),
+    /// The messages are sent.
+    ToDevice(send_event_to_device::v3::Response),
+}
+
+impl Response {
+    pub(super) fn as_any(&self) -> AnyIncomingResponse<'_> {
+        match self {
+            Self::SigningKeysUpload(response) => AnyIncomingResponse::SigningKeysUpload(response),
+            Self::KeysUpload(response) => AnyIncomingResponse::KeysUpload(response),
+            Self::SignaturesUpload(response) => AnyIncomingResponse::SignatureUpload(response),
+            Self::KeysQuery(response) => AnyIncomingResponse::KeysQuery(response),
+            Self::KeysClaim(response) => AnyIncomingResponse::KeysClaim(response),
+            Self::ToDevice(response) => AnyIncomingResponse::ToDevice(response),
+        }
+    }
+}
+
+impl Request {
+    pub(super) fn to_device(request: &Arc<ToDeviceRequest>) -> Self {
+        Self { id: request.txn_id.clone(), body: to_device_body(request) }
+    }
+
+    pub(super) fn keys_query(id: OwnedTransactionId, request: &KeysQueryRequest) -> Self {
+        Self { id, body: keys_query_body(request) }
+    }
+
+    pub(super) fn signing_keys_upload(
+        id: OwnedTransactionId,
+        request: &UploadSigningKeysRequest,
+    ) -> Self {
+        let mut body = upload_signing_keys::v3::Request::new();
+        body.master_key = request.master_key.as_ref().map(|key| key.to_raw());
+        body.self_signing_key = request.self_signing_key.as_ref().map(|key| key.to_raw());
+        body.user_signing_key = request.user_signing_key.as_ref().map(|key| key.to_raw());
+        Self { id, body: RequestBody::SigningKeysUpload(body) }
+    }
+
+    /// `None` for messages into rooms: they belong to verifications, which nobody accepts yet.
+    pub(super) fn outgoing(request: &OutgoingRequest) -> Option<Self> {
+        let body = match request.request() {
+            AnyOutgoingRequest::KeysUpload(body) => RequestBody::KeysUpload(body.clone()),
+            AnyOutgoingRequest::KeysQuery(body) => keys_query_body(body),
+            AnyOutgoingRequest::KeysClaim(body) => RequestBody::KeysClaim(body.clone()),
+            AnyOutgoingRequest::ToDeviceRequest(body) => to_device_body(body),
+            AnyOutgoingRequest::SignatureUpload(body) => {
+                RequestBody::SignaturesUpload(body.clone())
+            }
+            AnyOutgoingRequest::RoomMessage(_) => return None,
+        };
+        Some(Self { id: request.request_id().to_owned(), body })
+    }
+}
+
+fn keys_query_body(request: &KeysQueryRequest) -> RequestBody {
+    let mut body = get_keys::v3::Request::new();
+    body.timeout = request.timeout;
+    body.device_keys = request.device_keys.clone();
+    RequestBody::KeysQuery(body)
+}
+
+fn to_device_body(request: &ToDeviceRequest) -> RequestBody {
+    RequestBody::ToDevice(send_event_to_device::v3::Request::new_raw(
+        request.event_type.clone(),
+        request.txn_id.clone(),
+        request.messages.clone(),
+    ))
+}

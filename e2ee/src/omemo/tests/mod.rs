@@ -1,0 +1,14 @@
+//! Tests of the engine from the inside. `people` is what most of them speak about.
+
+mod co_recipient;
+mod codecs;
+mod conversations;
+mod identities;
+mod people;
+mod primitives;
+mod refusals;
+mod simultaneous;
+mod stored;
+mod upkeep;
+mod vectors;
+mod worlds;
