@@ -1,0 +1,23 @@
+# An image with the gephyra program. The project's tests do not build this file.
+#
+# The bridge speaks to the homeserver and to the XMPP server over loopback or TLS only, so run it in the
+# network of the host (`--network host`) or of the container that it must reach. /data holds the
+# configuration, the key and the database:
+#
+#   docker run --rm -v gephyra:/data IMAGE init --dir /data --xmpp-secret-file /data/xmpp-secret …
+#   docker run --network host -v gephyra:/data IMAGE
+
+FROM rust:1.95-bookworm AS build
+RUN apt-get update && apt-get install --yes --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
+WORKDIR /source
+COPY . .
+RUN cargo build --release --locked --package bridge
+
+FROM debian:bookworm-slim
+RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --home-dir /data gephyra && install -d -o gephyra -m 0700 /data
+COPY --from=build /source/target/release/gephyra /usr/local/bin/gephyra
+USER gephyra
+VOLUME /data
+ENTRYPOINT ["gephyra"]
+CMD ["run", "--config", "/data/config.toml"]

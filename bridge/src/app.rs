@@ -1,0 +1,233 @@
+//! The composition root: every part is built here, once.
+
+use std::{io, sync::Arc, time::Duration};
+
+use backon::{ExponentialBuilder, Retryable};
+use jid::BareJid;
+use rand_core::OsRng;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use zeroize::Zeroizing;
+
+use crate::{
+    appservice::{self, AppserviceState},
+    clock::{Clock, SystemClock},
+    config::Config,
+    matrix::{ClientError, DeviceLimits, Devices, DevicesParts, MatrixClient, Outbox},
+    namespace::Namespace,
+    network::{Network, NetworkClient},
+    portal::{Doorbells, Hub, Parts, StepError},
+    store::{ConnectError, Database, StoreError, StoreKey, StoreKeyError},
+    xmpp::{Xmpp, XmppClient, XmppConfig},
+};
+
+/// Time for one connection to the homeserver to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often the homeserver is asked whether it is there.
+const PING_EVERY: Duration = Duration::from_secs(30);
+
+/// How long what is under way may take to end when the bridge stops. Requests to a homeserver that
+/// is away take longer.
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
+
+/// The parts that have work of their own.
+struct App {
+    db: Database,
+    client: MatrixClient,
+    devices: Arc<Devices>,
+    outbox: Arc<Outbox>,
+    remote: Arc<XmppClient>,
+    hub: Arc<Hub>,
+    doorbells: Arc<Doorbells>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Runs the bridge until `stop` is cancelled and what is under way has ended.
+///
+/// # Errors
+/// When a part cannot start or fails for good.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
+    let key = StoreKey::load(&config.database.key_file)?;
+    let db = Database::connect(config.database.url.as_str(), &key).await?;
+    let listener = TcpListener::bind(config.appservice.listen).await.map_err(AppError::Listen)?;
+    let app = App::build(&config, db, stop.clone())?;
+    let router = appservice::router(AppserviceState {
+        hs_token: config.registration.hs_token.clone(),
+        db: app.db.clone(),
+        intake: app.doorbells.clone(),
+        clock: Arc::new(SystemClock),
+    });
+    app.start(config.registration.id.clone());
+    tracing::info!("app.started");
+    let served = appservice::serve(listener, router, stop.clone()).await;
+    stop.cancel();
+    app.tracker.close();
+    if tokio::time::timeout(STOP_PATIENCE, app.tracker.wait()).await.is_err() {
+        // What was not committed is as if it had not begun; the next start takes it up.
+        tracing::warn!("app.stop.cut_short");
+    }
+    let closed = app.db.close().await;
+    tracing::info!("app.stopped");
+    served.map_err(AppError::Serve)?;
+    Ok(closed?)
+}
+
+impl App {
+    fn build(config: &Config, db: Database, stop: CancellationToken) -> Result<Self, AppError> {
+        let tracker = TaskTracker::new();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(AppError::Http)?;
+        let as_token = Zeroizing::new(config.registration.as_token.expose().to_owned());
+        let client = MatrixClient::new(http, &config.homeserver.url, as_token);
+        let doorbells = Doorbells::new(tracker.clone());
+        let xmpp = xmpp_config(config)?;
+        let network = Arc::new(Xmpp::new(xmpp.component.clone()));
+        let namespace = Namespace::new(network.name(), config.bot.clone());
+        let devices = Devices::new(DevicesParts {
+            client: client.clone(),
+            db: db.clone(),
+            clock: clock.clone(),
+            namespace: namespace.clone(),
+            events: doorbells.clone(),
+            tracker: tracker.clone(),
+            stop: stop.clone(),
+            limits: DeviceLimits::default(),
+        });
+        let outbox = Outbox::new(
+            doorbells.clone(),
+            db.clone(),
+            client.clone(),
+            tracker.clone(),
+            stop.clone(),
+        );
+        let remote =
+            XmppClient::new(xmpp, db.clone(), clock.clone(), Box::new(OsRng), doorbells.clone());
+        let parts = Parts {
+            db: db.clone(),
+            clock,
+            client: client.clone(),
+            devices: devices.clone(),
+            outbox: outbox.clone(),
+            network,
+            remote: remote.clone(),
+            namespace,
+            permissions: config.permissions.clone(),
+        };
+        let hub = Hub::new(parts, tracker.clone(), stop.clone());
+        doorbells.connect(&hub);
+        Ok(Self { db, client, devices, outbox, remote, hub, doorbells, tracker, stop })
+    }
+
+    /// Starts everything that goes on in the background.
+    fn start(&self, appservice_id: String) {
+        let (remote, stop) = (self.remote.clone(), self.stop.clone());
+        self.tracker.spawn(async move { remote.run(stop).await });
+        let (hub, outbox, devices) = (self.hub.clone(), self.outbox.clone(), self.devices.clone());
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move {
+            tokio::select! {
+                () = start_matrix(&hub, &outbox, &devices) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        let (client, stop) = (self.client.clone(), self.stop.clone());
+        self.tracker.spawn(async move {
+            tokio::select! {
+                () = ping_after_outages(&client, &appservice_id) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+}
+
+/// Makes the bot ready and takes up what an earlier run has left, as soon as the homeserver is
+/// there.
+async fn start_matrix(hub: &Hub, outbox: &Outbox, devices: &Arc<Devices>) {
+    let begin = || async {
+        hub.start().await?;
+        outbox.start().await?;
+        Ok::<_, StepError>(())
+    };
+    let patience =
+        ExponentialBuilder::default().with_max_delay(Duration::from_secs(30)).without_max_times();
+    let started = begin
+        .retry(patience)
+        .notify(|error, _| {
+            tracing::warn!(error = %crate::error_chain(error), "app.matrix.not_ready");
+        })
+        .await;
+    if started.is_ok() {
+        devices.start();
+        tracing::info!("app.matrix.ready");
+    }
+}
+
+/// A homeserver that could not reach us waits for up to nine minutes; a ping ends that. Pings at
+/// the start and whenever the homeserver is there again.
+async fn ping_after_outages(client: &MatrixClient, appservice_id: &str) {
+    let mut is_there = false;
+    loop {
+        let seen = if is_there {
+            client.whoami(None).await.map(drop)
+        } else {
+            client.ping(appservice_id).await
+        };
+        match seen {
+            Ok(()) if !is_there => tracing::info!("app.homeserver.reachable"),
+            Ok(()) => {}
+            Err(ref error) => log_outage(error, is_there),
+        }
+        is_there = seen.is_ok();
+        tokio::time::sleep(if is_there { PING_EVERY } else { PING_EVERY / 10 }).await;
+    }
+}
+
+fn log_outage(error: &ClientError, was_there: bool) {
+    if was_there {
+        tracing::warn!(error = %crate::error_chain(error), "app.homeserver.lost");
+    } else {
+        tracing::info!(error = %crate::error_chain(error), "app.homeserver.not_yet");
+    }
+}
+
+fn xmpp_config(config: &Config) -> Result<XmppConfig, AppError> {
+    let component =
+        BareJid::new(config.xmpp.component.as_str()).map_err(|_| AppError::Component)?;
+    Ok(XmppConfig {
+        component,
+        server: format!("{}:{}", config.xmpp.server.host(), config.xmpp.server.port()),
+        secret: Zeroizing::new(config.xmpp.secret.expose().to_owned()),
+    })
+}
+
+/// A part of the bridge cannot start, or failed for good.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The key file cannot be used.
+    #[error("the key file cannot be used")]
+    Key(#[from] StoreKeyError),
+    /// The database cannot be used.
+    #[error("the database cannot be used")]
+    Database(#[from] ConnectError),
+    /// A repository failed at the start.
+    #[error("the database failed")]
+    Store(#[from] StoreError),
+    /// The address to listen on is taken or not ours.
+    #[error("cannot listen on appservice.listen")]
+    Listen(#[source] io::Error),
+    /// The HTTP client cannot be built.
+    #[error("the HTTP client cannot be built")]
+    Http(#[source] reqwest::Error),
+    /// The component's domain is no JID.
+    #[error("xmpp.component is not a domain that XMPP allows")]
+    Component,
+    /// The HTTP server failed.
+    #[error("the HTTP server failed")]
+    Serve(#[source] io::Error),
+}

@@ -1,0 +1,128 @@
+//! `[database]`: the one store.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+
+/// The database and the key that seals its secret columns.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// Which database.
+    pub url: DatabaseUrl,
+    /// File with the 32 bytes that seal secrets in the database.
+    pub key_file: PathBuf,
+}
+
+pub(super) const COMMENTS: super::Comments = &[
+    ("", "The database. One running bridge owns it."),
+    (
+        "url",
+        "`sqlite:FILE` (beside this file unless it starts with /) or\n\
+         `postgres://user@host/name`; a password can stand in ~/.pgpass.",
+    ),
+    (
+        "key_file",
+        "32 random bytes that seal every secret in the database, readable by the bridge only. Keep a\n\
+         copy, apart from the database: neither is of use without the other.",
+    ),
+];
+
+/// Address of a database. It may hold a password, so it never prints.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The address for the database library.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Takes the path of an SQLite file from `base` on, unless it is absolute.
+    pub(super) fn resolved(self, base: &Path) -> Self {
+        let Some(rest) = self.0.strip_prefix("sqlite:") else {
+            return self;
+        };
+        let path = rest.strip_prefix("//").unwrap_or(rest);
+        if path.starts_with('/') || path.starts_with(":memory:") {
+            return self;
+        }
+        // The library decodes `%hh` in the path and ends it at `?`.
+        let base = base.to_string_lossy().replace('%', "%25").replace('?', "%3F");
+        Self(format!("sqlite://{base}/{path}"))
+    }
+}
+
+/// Shows nothing of the address.
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DatabaseUrl(…)")
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = DatabaseUrlError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            Some(("sqlite", rest)) if !rest.trim_start_matches('/').is_empty() => {}
+            Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {}
+            _ => return Err(DatabaseUrlError),
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for DatabaseUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The error of serde would repeat the value.
+        let text =
+            String::deserialize(deserializer).map_err(|_| D::Error::custom(DatabaseUrlError))?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+/// Neither kind of database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be \"sqlite:FILE\" or \"postgres://user@host/name\"")]
+pub struct DatabaseUrlError;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(url: &str) -> String {
+        url.parse::<DatabaseUrl>().unwrap().resolved(Path::new("/etc/50%?")).0
+    }
+
+    #[test]
+    fn an_sqlite_file_stands_beside_the_configuration() {
+        assert_eq!(resolved("sqlite:gephyra.db"), "sqlite:///etc/50%25%3F/gephyra.db");
+        assert_eq!(resolved("sqlite://gephyra.db"), "sqlite:///etc/50%25%3F/gephyra.db");
+    }
+
+    #[test]
+    fn absolute_files_and_servers_stay() {
+        for url in ["sqlite:/srv/g.db", "sqlite:///srv/g.db", "postgres://me@localhost/g"] {
+            assert_eq!(resolved(url), url);
+        }
+    }
+
+    #[test]
+    fn other_databases_are_refused() {
+        for url in ["mysql://localhost/g", "gephyra.db", "sqlite:", "postgres:g", ""] {
+            assert_eq!(url.parse::<DatabaseUrl>(), Err(DatabaseUrlError), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_the_address_does_not_print() {
+        let url: DatabaseUrl = "postgres://me:hunter2@localhost/g".parse().unwrap();
+        assert!(!format!("{url:?}").contains("hunter2"));
+    }
+}

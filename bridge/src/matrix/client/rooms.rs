@@ -1,0 +1,222 @@
+//! Rooms: making them, membership, state and events.
+//!
+//! Spec: <https://spec.matrix.org/v1.17/client-server-api/#rooms>
+
+use std::collections::BTreeSet;
+
+use ruma::{
+    EventId, OwnedEventId, OwnedRoomId, OwnedTransactionId, OwnedUserId, RoomId, TransactionId,
+    UserId,
+    api::client::{
+        membership::{get_member_events, invite_user, join_room_by_id, joined_members, leave_room},
+        message::send_message_event,
+        redact::redact_event,
+        room::create_room,
+        state::{get_state_event_for_key, get_state_events, send_state_event},
+    },
+    events::{MessageLikeEventType, StateEventType, room::member::MembershipState},
+    serde::Raw,
+};
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+use super::{ClientError, Identity, MatrixClient, Repeat};
+
+/// Who is in a room, and who may be.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Joined.
+    pub joined: BTreeSet<OwnedUserId>,
+    /// Invited.
+    pub invited: BTreeSet<OwnedUserId>,
+}
+
+/// A state event, as far as the bridge reads it.
+#[derive(Clone, Deserialize)]
+pub struct StateEvent {
+    /// Event type.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// State key.
+    pub state_key: String,
+    /// Who set it. Not authenticated by anything but the homeserver.
+    pub sender: OwnedUserId,
+    /// Content.
+    pub content: Value,
+}
+
+impl MatrixClient {
+    /// Makes a room. Never repeated when its outcome is unknown.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn create_room(
+        &self,
+        who: &UserId,
+        request: create_room::v3::Request,
+    ) -> Result<OwnedRoomId, ClientError> {
+        let response = self.send(Some(Identity::user(who)), Repeat::Unsafe, request).await?;
+        Ok(response.room_id)
+    }
+
+    /// Invites `user`. Succeeds when they are in the room or invited already.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn invite(
+        &self,
+        who: &UserId,
+        room: &RoomId,
+        user: &UserId,
+    ) -> Result<(), ClientError> {
+        let recipient = invite_user::v3::InviteUserId::new(user.to_owned()).into();
+        let request = invite_user::v3::Request::new(room.to_owned(), recipient);
+        let result = self.send(Some(Identity::user(who)), Repeat::Safe, request).await;
+        match result {
+            Err(error) if error.errcode() == Some("M_FORBIDDEN") => {
+                let members = self.fetch_members(who, room).await?;
+                let there = members.joined.contains(user) || members.invited.contains(user);
+                if there { Ok(()) } else { Err(error) }
+            }
+            result => result.map(drop),
+        }
+    }
+
+    /// Joins a room that `who` was invited to, or is in.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn join(&self, who: &UserId, room: &RoomId) -> Result<(), ClientError> {
+        let request = join_room_by_id::v3::Request::new(room.to_owned());
+        self.send(Some(Identity::user(who)), Repeat::Safe, request).await.map(drop)
+    }
+
+    /// Leaves a room, or refuses an invitation.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn leave(&self, who: &UserId, room: &RoomId) -> Result<(), ClientError> {
+        let request = leave_room::v3::Request::new(room.to_owned());
+        self.send(Some(Identity::user(who)), Repeat::Safe, request).await.map(drop)
+    }
+
+    /// Sends an event. `txn` is unique over the whole appservice and the same at every retry.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn send_message_event(
+        &self,
+        who: Identity<'_>,
+        room: &RoomId,
+        event_type: &str,
+        txn: &TransactionId,
+        content: &RawValue,
+    ) -> Result<OwnedEventId, ClientError> {
+        let request = send_message_event::v3::Request::new_raw(
+            room.to_owned(),
+            OwnedTransactionId::from(txn),
+            MessageLikeEventType::from(event_type),
+            Raw::from_json(content.to_owned()),
+        );
+        Ok(self.send(Some(who), Repeat::Safe, request).await?.event_id)
+    }
+
+    /// Redacts an event. `txn` as in [`Self::send_message_event`].
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn redact(
+        &self,
+        who: Identity<'_>,
+        room: &RoomId,
+        event: &EventId,
+        txn: &TransactionId,
+    ) -> Result<OwnedEventId, ClientError> {
+        let request = redact_event::v3::Request::new(
+            room.to_owned(),
+            event.to_owned(),
+            OwnedTransactionId::from(txn),
+        );
+        Ok(self.send(Some(who), Repeat::Safe, request).await?.event_id)
+    }
+
+    /// Sets state.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn send_state(
+        &self,
+        who: &UserId,
+        room: &RoomId,
+        event_type: &str,
+        state_key: &str,
+        content: &Value,
+    ) -> Result<OwnedEventId, ClientError> {
+        let content = Raw::new(content).map_err(|_| ClientError::Malformed)?;
+        let request = send_state_event::v3::Request::new_raw(
+            room.to_owned(),
+            StateEventType::from(event_type),
+            state_key.to_owned(),
+            content.cast_unchecked(),
+        );
+        Ok(self.send(Some(Identity::user(who)), Repeat::Safe, request).await?.event_id)
+    }
+
+    /// The content of one state event; `None` when it was never set.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn fetch_state_content(
+        &self,
+        who: &UserId,
+        room: &RoomId,
+        event_type: &str,
+        state_key: &str,
+    ) -> Result<Option<Value>, ClientError> {
+        let request = get_state_event_for_key::v3::Request::new(
+            room.to_owned(),
+            StateEventType::from(event_type),
+            state_key.to_owned(),
+        );
+        match self.send(Some(Identity::user(who)), Repeat::Safe, request).await {
+            Ok(response) => serde_json::from_str(response.event_or_content.get())
+                .map(Some)
+                .map_err(|_| ClientError::Malformed),
+            Err(error) if error.errcode() == Some("M_NOT_FOUND") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All state of a room. Events that are not well-formed are left out.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn fetch_state(
+        &self,
+        who: &UserId,
+        room: &RoomId,
+    ) -> Result<Vec<StateEvent>, ClientError> {
+        let request = get_state_events::v3::Request::new(room.to_owned());
+        let response = self.send(Some(Identity::user(who)), Repeat::Safe, request).await?;
+        let parse = |raw: Raw<_>| serde_json::from_str(raw.json().get()).ok();
+        Ok(response.room_state.into_iter().filter_map(parse).collect())
+    }
+
+    /// Who is joined and who is invited.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn fetch_members(&self, who: &UserId, room: &RoomId) -> Result<Members, ClientError> {
+        let who = Identity::user(who);
+        let request = joined_members::v3::Request::new(room.to_owned());
+        let joined = self.send(Some(who), Repeat::Safe, request).await?.joined;
+        let mut request = get_member_events::v3::Request::new(room.to_owned());
+        request.membership = Some(MembershipState::Invite);
+        let invited = self.send(Some(who), Repeat::Safe, request).await?.chunk;
+        let state_key = |raw: &Raw<_>| raw.get_field::<OwnedUserId>("state_key").ok().flatten();
+        Ok(Members {
+            joined: joined.into_keys().collect(),
+            invited: invited.iter().filter_map(state_key).collect(),
+        })
+    }
+}

@@ -1,0 +1,79 @@
+//! Bringing a device into being: user, device, identity, keys. Each step is stored before the
+//! next, and may be made twice; the identity is made once and stored before it is sent.
+//!
+//! Spec: <https://spec.matrix.org/v1.17/application-service-api/#application-service-device-management>
+
+use e2ee::matrix::Machine;
+use ruma::DeviceId;
+
+use super::device::Device;
+use crate::{
+    matrix::{Identity, MatrixError},
+    store::{Ghost, GhostStage},
+};
+
+impl Device {
+    /// See [`super::Devices::ensure_published`].
+    pub(super) async fn ensure_published(&mut self) -> Result<(), MatrixError> {
+        let result = self.ready().await.map(drop);
+        self.settle(result)
+    }
+
+    /// Takes the ghost through the stages that are left, and loads its machine.
+    pub(super) async fn load_published(&self) -> Result<Machine, MatrixError> {
+        let mut ghost = self.ensure_planned().await?;
+        if ghost.stage == GhostStage::Planned {
+            self.register(&ghost).await?;
+            ghost.stage = self.advance(GhostStage::Registered).await?;
+        }
+        let machine = self.load_machine(&ghost).await?;
+        if ghost.stage == GhostStage::Registered {
+            let requests = machine.publication().await?;
+            self.send_all(&machine, requests).await?;
+            machine.track(&[self.user.clone()].into()).await?;
+            self.exchange(&machine).await?;
+            self.advance(GhostStage::Published).await?;
+        }
+        Ok(machine)
+    }
+
+    /// The ghost's row. Its device id is chosen here, for ever.
+    async fn ensure_planned(&self) -> Result<Ghost, MatrixError> {
+        let mut tx = self.shared.db.read().await?;
+        let known = tx.ghosts().find(&self.user).await?;
+        drop(tx);
+        if let Some(ghost) = known {
+            return Ok(ghost);
+        }
+        let namespace = &self.shared.namespace;
+        let remote_id = namespace.contact_of(&self.user);
+        if remote_id.is_none() && self.user != namespace.bot() {
+            return Err(MatrixError::NotOurs);
+        }
+        let ghost = Ghost {
+            user_id: self.user.clone(),
+            remote_id,
+            device_id: DeviceId::new(),
+            stage: GhostStage::Planned,
+        };
+        let mut tx = self.shared.db.begin().await?;
+        tx.ghosts().insert(&ghost).await?;
+        tx.commit().await?;
+        Ok(ghost)
+    }
+
+    async fn register(&self, ghost: &Ghost) -> Result<(), MatrixError> {
+        let client = &self.shared.client;
+        client.ensure_registered(&self.user).await?;
+        let device = ghost.device_id.clone();
+        client.put_device(Identity::user(&self.user), device, "Gephyra bridge").await?;
+        Ok(())
+    }
+
+    async fn advance(&self, stage: GhostStage) -> Result<GhostStage, MatrixError> {
+        let mut tx = self.shared.db.begin().await?;
+        tx.ghosts().set_stage(&self.user, stage).await?;
+        tx.commit().await?;
+        Ok(stage)
+    }
+}

@@ -1,0 +1,187 @@
+//! XMPP to Matrix, step 5: sharing the room key and encrypting, in the one order that loses and
+//! leaks nothing.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use e2ee::matrix::{
+    EncryptError as MachineEncryptError, EncryptedContent, Machine, Recipient, RoomKeySettings,
+};
+use ruma::{OwnedUserId, RoomId, UserId};
+use serde_json::{Map, Value};
+
+use super::{
+    Shared,
+    device::{Device, Exchange},
+};
+use crate::{
+    matrix::{EncryptError, MatrixError},
+    store::{PinOutcome, PinState},
+};
+
+/// A room key that wears out between sharing and encrypting is followed by one more.
+const MAX_SHARES: usize = 2;
+
+impl Device {
+    /// See [`super::Devices::encrypt`].
+    pub(super) async fn encrypt(
+        &mut self,
+        room: &RoomId,
+        audience: &BTreeSet<OwnedUserId>,
+        event_type: &str,
+        content: Map<String, Value>,
+    ) -> Result<EncryptedContent, EncryptError> {
+        let result = self.try_encrypt(room, audience, event_type, content).await;
+        self.settle(result)
+    }
+
+    async fn try_encrypt(
+        &mut self,
+        room: &RoomId,
+        audience: &BTreeSet<OwnedUserId>,
+        event_type: &str,
+        content: Map<String, Value>,
+    ) -> Result<EncryptedContent, EncryptError> {
+        let machine = self.ready().await?;
+        let mut exchange = self.sync().await?;
+        let about = self.shared.rooms.fetch(&self.user, room).await?;
+        let settings = about.settings.as_ref().ok_or(MatrixError::NotEncrypted)?;
+        let mut readers = about.readers(audience);
+        readers.retain(|reader| !self.shared.namespace.is_ours(reader));
+        if readers.is_empty() {
+            return Err(MatrixError::NobodyThere.into());
+        }
+        exchange.add(self.learn_devices(&machine, room, &readers).await?);
+        let checked = self.check_identities(&machine, &readers, &exchange).await;
+        if checked.is_err() {
+            // Whatever was wrong may be right in the next answer.
+            self.asked.remove(room);
+        }
+        checked?;
+        if let Some(claim) = machine.claim(&readers).await? {
+            self.send_all(&machine, vec![claim]).await?;
+        }
+        ensure_reachable(&machine, &readers).await?;
+        let content = content.into_iter().collect();
+        self.share_and_encrypt(&machine, room, &readers, settings, event_type, &content).await
+    }
+
+    /// Keys of people are asked for when they are new to the machine, when a sync says that they
+    /// changed, and once for each room they share with a machine that was just loaded.
+    async fn learn_devices(
+        &mut self,
+        machine: &Machine,
+        room: &RoomId,
+        readers: &BTreeSet<OwnedUserId>,
+    ) -> Result<Exchange, MatrixError> {
+        machine.track(readers).await?;
+        let mut exchange = self.exchange(machine).await?;
+        let asked = self.asked.get(room);
+        let is_new = |reader: &&OwnedUserId| {
+            !exchange.queried.contains(*reader) && !asked.is_some_and(|set| set.contains(*reader))
+        };
+        let new: BTreeSet<OwnedUserId> = readers.iter().filter(is_new).cloned().collect();
+        if !new.is_empty() {
+            exchange.add(self.send_all(machine, vec![machine.query(&new)]).await?);
+        }
+        self.asked.insert(room.to_owned(), readers.clone());
+        Ok(exchange)
+    }
+
+    /// Everybody with an identity must have the pinned one; somebody must have a signed device.
+    async fn check_identities(
+        &self,
+        machine: &Machine,
+        readers: &BTreeSet<OwnedUserId>,
+        exchange: &Exchange,
+    ) -> Result<(), EncryptError> {
+        let (mut with_device, mut all_answered) = (false, true);
+        for reader in readers {
+            let recipient = machine.recipient(reader).await?;
+            if recipient.signed_devices == 0 {
+                all_answered &= !Self::is_silent(exchange, reader);
+            } else {
+                with_device = true;
+            }
+            self.check_identity(machine, &recipient).await?;
+        }
+        match (with_device, all_answered) {
+            (true, _) => Ok(()),
+            (false, true) => Err(EncryptError::NoSignedDevice),
+            (false, false) => Err(MatrixError::NobodyReachable.into()),
+        }
+    }
+
+    /// The pins of the bridge decide; the machine's own memory of identities follows them.
+    async fn check_identity(
+        &self,
+        machine: &Machine,
+        recipient: &Recipient,
+    ) -> Result<(), EncryptError> {
+        let Some(identity) = &recipient.identity else { return Ok(()) };
+        if !self.shared.presents_pin(&recipient.user, &identity.master_key).await? {
+            return Err(EncryptError::IdentityChanged);
+        }
+        if identity.needs_approval {
+            machine.approve(&recipient.user).await?;
+        }
+        Ok(())
+    }
+
+    async fn share_and_encrypt(
+        &self,
+        machine: &Arc<Machine>,
+        room: &RoomId,
+        readers: &BTreeSet<OwnedUserId>,
+        settings: &RoomKeySettings,
+        event_type: &str,
+        content: &ruma::serde::JsonObject,
+    ) -> Result<EncryptedContent, EncryptError> {
+        for _ in 0..MAX_SHARES {
+            let requests = machine.share(room, readers, settings).await?;
+            self.send_all(machine, requests).await?;
+            match machine.encrypt(room, event_type, content).await {
+                Err(MachineEncryptError::NotShared) => {}
+                result => return Ok(result?),
+            }
+        }
+        Err(MachineEncryptError::NotShared.into())
+    }
+}
+
+impl Shared {
+    /// Whether a user presents the pinned identity; the first one is pinned.
+    async fn presents_pin(&self, user: &UserId, master_key: &str) -> Result<bool, MatrixError> {
+        let mut tx = self.db.read().await?;
+        let pin = tx.pins().find(user).await?;
+        drop(tx);
+        match pin {
+            Some(pin) if pin.master_key == master_key && pin.state == PinState::Pinned => Ok(true),
+            _ => Ok(self.pin_or_check(user, master_key).await? != PinOutcome::Changed),
+        }
+    }
+
+    /// Compares with the pin, or pins.
+    pub(super) async fn pin_or_check(
+        &self,
+        user: &UserId,
+        master_key: &str,
+    ) -> Result<PinOutcome, MatrixError> {
+        let mut tx = self.db.begin().await?;
+        let outcome = tx.pins().pin_or_check(user, master_key, self.now_ms()).await?;
+        tx.commit().await?;
+        Ok(outcome)
+    }
+}
+
+/// Somebody must be able to open the room key.
+async fn ensure_reachable(
+    machine: &Machine,
+    readers: &BTreeSet<OwnedUserId>,
+) -> Result<(), MatrixError> {
+    for reader in readers {
+        if machine.recipient(reader).await?.reachable_devices > 0 {
+            return Ok(());
+        }
+    }
+    Err(MatrixError::NobodyReachable)
+}

@@ -1,0 +1,177 @@
+//! The small sync: what devices are sent, whose devices changed, how many keys are left.
+//!
+//! It is made before every share, when a room key is missing, while waiting as a loaded device,
+//! and from time to time for every published one. The waiting is done outside the device's task,
+//! which ignores an answer that another sync has overtaken.
+
+use std::{sync::Arc, time::Duration};
+
+use e2ee::matrix::{Machine, SyncOutcome};
+use ruma::{OwnedDeviceId, OwnedUserId, UserId, api::client::sync::sync_events};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{
+    Devices, Shared,
+    device::{Device, Exchange},
+    directory::{Directory, Interest, Slot},
+};
+use crate::{
+    matrix::{Identity, MatrixError},
+    store::GhostStage,
+};
+
+/// How long a device that could not sync waits before it tries again.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Where the next sync of a device begins.
+struct Position {
+    user: OwnedUserId,
+    device: OwnedDeviceId,
+    since: Option<String>,
+}
+
+impl Device {
+    /// Fetches what has come, and answers it.
+    pub(super) async fn sync(&mut self) -> Result<Exchange, MatrixError> {
+        let machine = self.ready().await?;
+        let since = machine.sync_token().await?;
+        let answer =
+            self.shared.client.small_sync(self.who(&machine), since, Duration::ZERO).await?;
+        self.take_sync(&machine, answer).await
+    }
+
+    async fn take_sync(
+        &self,
+        machine: &Machine,
+        answer: sync_events::v3::Response,
+    ) -> Result<Exchange, MatrixError> {
+        let outcome = machine.receive_sync(answer).await?;
+        self.ring(outcome);
+        self.exchange(machine).await
+    }
+
+    /// What the sync brought is committed: others may look at it.
+    fn ring(&self, outcome: SyncOutcome) {
+        let Shared { events, namespace, .. } = &*self.shared;
+        outcome.rooms.iter().for_each(|room| events.keys_arrived(room));
+        let changed: Vec<OwnedUserId> =
+            outcome.changed_users.into_iter().filter(|user| !namespace.is_ours(user)).collect();
+        if !changed.is_empty() {
+            events.device_lists_changed(&changed);
+        }
+    }
+
+    async fn position(&mut self) -> Result<Position, MatrixError> {
+        let machine = self.ready().await?;
+        Ok(Position {
+            user: self.user.clone(),
+            device: machine.device_id().to_owned(),
+            since: machine.sync_token().await?,
+        })
+    }
+
+    /// Takes the answer of a waiting call, unless another sync was faster.
+    async fn take_waited(
+        &mut self,
+        since: Option<String>,
+        answer: sync_events::v3::Response,
+    ) -> Result<(), MatrixError> {
+        let machine = self.ready().await?;
+        if machine.sync_token().await? == since {
+            self.take_sync(&machine, answer).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Directory {
+    /// Waits for messages as one loaded device, whenever there is a place, until its task ends.
+    pub(super) async fn wait_for_messages(&self, slot: &Slot) {
+        loop {
+            let wait = async {
+                if let Err(error) = self.wait_in_turn(slot).await {
+                    tracing::debug!(error = %error, "matrix.sync.waiting_failed");
+                    sleep(PAUSE).await;
+                }
+            };
+            tokio::select! {
+                () = slot.ended().cancelled() => return,
+                () = self.stop.cancelled() => return,
+                () = wait => {}
+            }
+        }
+    }
+
+    async fn wait_in_turn(&self, slot: &Slot) -> Result<(), MatrixError> {
+        let _place = self.waiting.acquire().await.map_err(|_| MatrixError::PutAway)?;
+        self.wait_once(slot).await
+    }
+
+    async fn wait_once(&self, slot: &Slot) -> Result<(), MatrixError> {
+        let Position { user, device, since } = self
+            .call_slot(slot, |device| {
+                Box::pin(async move {
+                    let position = device.position().await;
+                    device.settle(position)
+                })
+            })
+            .await??;
+        let who = Identity::device(&user, &device);
+        let answer = self.shared().client.small_sync(who, since.clone(), self.limits.wait).await?;
+        self.call_slot(slot, |device| {
+            Box::pin(async move {
+                let taken = device.take_waited(since, answer).await;
+                device.settle(taken)
+            })
+        })
+        .await?
+    }
+}
+
+impl Devices {
+    /// Lets one device sync; what fails is tried again by the next sweep.
+    pub(super) async fn sync(&self, user: &UserId, interest: Interest) {
+        let synced = self
+            .directory
+            .call(user, interest, |device| {
+                Box::pin(async move {
+                    let synced = device.sync().await.map(drop);
+                    device.settle(synced)
+                })
+            })
+            .await;
+        if let Err(error) | Ok(Err(error)) = synced {
+            tracing::debug!(error = %error, "matrix.sync.failed");
+        }
+    }
+
+    /// Every published device looks into its inbox, at once and every [`Self::sweep`].
+    pub(super) async fn sweep_until_stopped(self: Arc<Self>) {
+        let sweeping = async {
+            loop {
+                let begun = Instant::now();
+                self.sweep_once().await;
+                sleep_until(begun + self.sweep).await;
+            }
+        };
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = sweeping => {}
+        }
+    }
+
+    async fn sweep_once(&self) {
+        let ghosts = async {
+            let mut tx = self.shared.db.read().await?;
+            tx.ghosts().load_by_stage(GhostStage::Published).await
+        };
+        match ghosts.await {
+            Ok(ghosts) => {
+                for ghost in ghosts {
+                    self.sync(&ghost.user_id, Interest::Passing).await;
+                }
+            }
+            Err(error) => tracing::warn!(error = %error, "matrix.sweep.failed"),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What the homeserver says of a room's members and encryption, as far as sending needs it.
+//!
+//! Owns a cache that state events throw out, and age does too: an event may be late.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use e2ee::matrix::RoomKeySettings;
+use ruma::{
+    OwnedRoomId, OwnedUserId, RoomId, UserId,
+    events::room::{
+        encryption::RoomEncryptionEventContent,
+        history_visibility::{HistoryVisibility, RoomHistoryVisibilityEventContent},
+    },
+};
+use tokio::time::Instant;
+
+use super::{ClientError, MatrixClient, client::Members};
+
+/// How old a cached room may be.
+const MAX_AGE: Duration = Duration::from_secs(60);
+
+/// Rooms in the cache; when there are more, all are forgotten.
+const MAX_ROOMS: usize = 4096;
+
+/// A room as a sender needs it.
+#[derive(Clone)]
+pub(super) struct Room {
+    /// The settings for its keys; `None` when it is not encrypted, or with something unknown.
+    pub settings: Option<RoomKeySettings>,
+    members: Members,
+    visibility: HistoryVisibility,
+}
+
+struct Cached {
+    room: Arc<Room>,
+    since: Instant,
+}
+
+#[derive(Default)]
+struct Cache {
+    rooms: HashMap<OwnedRoomId, Cached>,
+    /// Goes up with every state event: what was fetched before one is not cached after it.
+    generation: u64,
+}
+
+/// The rooms that were written to lately.
+pub(super) struct Rooms {
+    client: MatrixClient,
+    cache: Mutex<Cache>,
+}
+
+impl Room {
+    /// Who of `audience` gets the room key: the joined, and the invited unless nobody may read
+    /// what was said before they joined. Membership alone gives nobody a key, because it is the
+    /// homeserver's word.
+    pub fn readers(&self, audience: &BTreeSet<OwnedUserId>) -> BTreeSet<OwnedUserId> {
+        let may_read = |user: &&OwnedUserId| {
+            self.members.joined.contains(*user)
+                || (self.visibility != HistoryVisibility::Joined
+                    && self.members.invited.contains(*user))
+        };
+        audience.iter().filter(may_read).cloned().collect()
+    }
+}
+
+impl Rooms {
+    pub fn new(client: MatrixClient) -> Self {
+        Self { client, cache: Mutex::default() }
+    }
+
+    /// The room as `who`, one of its members, sees it.
+    pub async fn fetch(&self, who: &UserId, room: &RoomId) -> Result<Arc<Room>, ClientError> {
+        let generation = {
+            let cache = self.lock();
+            match cache.rooms.get(room) {
+                Some(cached) if cached.since.elapsed() < MAX_AGE => return Ok(cached.room.clone()),
+                _ => cache.generation,
+            }
+        };
+        let fetched = Arc::new(self.fetch_anew(who, room).await?);
+        let mut cache = self.lock();
+        if cache.generation == generation {
+            if cache.rooms.len() >= MAX_ROOMS {
+                cache.rooms.clear();
+            }
+            let cached = Cached { room: fetched.clone(), since: Instant::now() };
+            cache.rooms.insert(room.to_owned(), cached);
+        }
+        Ok(fetched)
+    }
+
+    /// Something in the room's state has changed.
+    pub fn forget(&self, room: &RoomId) {
+        let mut cache = self.lock();
+        cache.generation = cache.generation.wrapping_add(1);
+        cache.rooms.remove(room);
+    }
+
+    async fn fetch_anew(&self, who: &UserId, room: &RoomId) -> Result<Room, ClientError> {
+        let encryption = self.fetch_content(who, room, "m.room.encryption").await?;
+        let visibility = self
+            .fetch_content::<RoomHistoryVisibilityEventContent>(
+                who,
+                room,
+                "m.room.history_visibility",
+            )
+            .await?
+            // The default of the specification.
+            .map_or(HistoryVisibility::Shared, |content| content.history_visibility);
+        let settings = encryption.map(|encryption: RoomEncryptionEventContent| RoomKeySettings {
+            encryption,
+            visibility: visibility.clone(),
+        });
+        let members = self.client.fetch_members(who, room).await?;
+        Ok(Room { settings, members, visibility })
+    }
+
+    /// Content that cannot be read counts as absent.
+    async fn fetch_content<T: serde::de::DeserializeOwned>(
+        &self,
+        who: &UserId,
+        room: &RoomId,
+        event_type: &str,
+    ) -> Result<Option<T>, ClientError> {
+        let content = self.client.fetch_state_content(who, room, event_type, "").await?;
+        Ok(content.and_then(|content| serde_json::from_value(content).ok()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{owned_user_id, user_id};
+
+    use super::*;
+
+    #[test]
+    fn a_member_who_is_not_addressed_gets_no_room_key() {
+        let (alice, mallory) = (user_id!("@alice:a.example"), owned_user_id!("@mallory:b.example"));
+        let room = |joined: &UserId, visibility| Room {
+            settings: None,
+            members: Members {
+                joined: [joined.to_owned(), mallory.clone()].into(),
+                invited: [alice.to_owned()].into(),
+            },
+            visibility,
+        };
+        let audience = BTreeSet::from([alice.to_owned()]);
+        let somebody = user_id!("@somebody:a.example");
+        assert_eq!(room(alice, HistoryVisibility::Joined).readers(&audience), audience);
+        assert_eq!(room(somebody, HistoryVisibility::Shared).readers(&audience), audience);
+        assert!(room(somebody, HistoryVisibility::Joined).readers(&audience).is_empty());
+    }
+}

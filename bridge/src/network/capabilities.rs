@@ -1,0 +1,10 @@
+//! What a network can carry.
+
+/// What a network can carry. A `false` here goes with [`super::SendError::Unsupported`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Longest text in bytes.
+    pub max_text_bytes: usize,
+    /// Whether `/me` messages exist.
+    pub emotes: bool,
+}

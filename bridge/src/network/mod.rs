@@ -1,0 +1,91 @@
+//! The seam between the Matrix side of the bridge and any other network.
+//!
+//! Owns the types both sides speak. Knows no network and no Matrix room: what a network cannot
+//! do is a value in [`Capabilities`] and a typed [`SendError::Unsupported`], and remote ids are
+//! opaque newtypes.
+
+mod capabilities;
+mod events;
+mod ids;
+mod security;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    capabilities::Capabilities,
+    events::{
+        Author, ChatKey, Hold, MessageContent, OutgoingMessage, PlaintextPolicy, RemoteEvent,
+        RemoteEventKind, SendError, Sent,
+    },
+    ids::{RemoteMessageId, RemoteUserId},
+    security::{IdentityTrust, LegSecurity, RemoteDevice},
+};
+
+/// A network, one per process. Does no I/O.
+pub trait Network: Send + Sync {
+    /// Short lower-case name, used in ghost ids and bot commands (`xmpp`).
+    fn name(&self) -> &'static str;
+    /// What this network can carry.
+    fn capabilities(&self) -> Capabilities;
+    /// Parses what a person typed or what a ghost id holds into the canonical id of a contact.
+    ///
+    /// # Errors
+    /// [`InvalidContact`] tells what was wrong with it.
+    fn parse_contact(&self, text: &str) -> Result<RemoteUserId, InvalidContact>;
+}
+
+/// One login on a network. The XMPP component is the login that serves everyone.
+#[async_trait]
+pub trait NetworkClient: Send + Sync {
+    /// Keeps the connection up until `stop` is cancelled; returns when nothing is under way.
+    async fn run(&self, stop: CancellationToken);
+
+    /// Encrypts a message and puts it into the outbox.
+    ///
+    /// The ratchet changes, the exact bytes that will leave and "inbox row
+    /// [`OutgoingMessage::inbox`] done" are one commit. On an error nothing has changed and the
+    /// row is still open.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    async fn send(&self, message: OutgoingMessage) -> Result<Sent, SendError>;
+
+    /// Makes the contact's new identities the approved ones in this chat, as far as their
+    /// fingerprints are among those that were `shown` to whoever approves, and retries what was
+    /// held for them. Returns how many identities were approved.
+    ///
+    /// # Errors
+    /// [`SendError::Temporary`] when the store or the network failed.
+    async fn approve(&self, chat: &ChatKey, shown: &[String]) -> Result<usize, SendError>;
+
+    /// The name the contact gives themselves, if the network tells.
+    async fn contact_name(&self, contact: &RemoteUserId) -> Option<String>;
+
+    /// Tells the network how a Matrix user wants to be called.
+    async fn publish_name(&self, user: &ruma::UserId, name: &str);
+
+    /// The devices a contact has announced to this chat's Matrix user.
+    ///
+    /// # Errors
+    /// [`SendError::Temporary`] when the contact's server did not answer.
+    async fn devices(&self, chat: &ChatKey) -> Result<Vec<RemoteDevice>, SendError>;
+}
+
+/// Where a network reports that it has committed something for the portal.
+///
+/// The event itself is in the store: this is only a doorbell, so it may be rung late or twice.
+pub trait RemoteEvents: Send + Sync {
+    /// A [`RemoteEvent`] of this chat was committed to the remote inbox.
+    fn committed(&self, chat: &ChatKey);
+    /// Something that held messages back in this chat may have changed.
+    fn unblocked(&self, chat: &ChatKey);
+}
+
+/// A contact's id that this network cannot have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a valid contact address: {reason}")]
+pub struct InvalidContact {
+    /// What was wrong, without the address itself.
+    pub reason: &'static str,
+}

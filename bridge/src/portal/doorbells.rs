@@ -1,0 +1,104 @@
+//! Who rings at the hub: intake, the machines and the other network.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use async_trait::async_trait;
+use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
+use tokio_util::task::TaskTracker;
+
+use super::Hub;
+use crate::{
+    appservice::Intake,
+    matrix::{DeviceEvents, OutboxEvents, SentReference},
+    network::{Author, ChatKey, RemoteEvents},
+};
+
+/// The doorbells of a hub that is built after those who ring. What rings before the hub is there
+/// is in the store, and found by [`Hub::start`].
+pub struct Doorbells {
+    hub: OnceLock<Weak<Hub>>,
+    tracker: TaskTracker,
+}
+
+impl Doorbells {
+    /// Doorbells that reach nobody yet.
+    pub fn new(tracker: TaskTracker) -> Arc<Self> {
+        Arc::new(Self { hub: OnceLock::new(), tracker })
+    }
+
+    /// Connects the hub, once.
+    pub fn connect(&self, hub: &Arc<Hub>) {
+        // A second hub does not exist: there is one composition root.
+        let _ = self.hub.set(Arc::downgrade(hub));
+    }
+
+    fn hub(&self) -> Option<Arc<Hub>> {
+        self.hub.get()?.upgrade()
+    }
+
+    fn ring_people(&self, users: Vec<OwnedUserId>) {
+        let Some(hub) = self.hub() else { return };
+        self.tracker.spawn(async move {
+            for user in users {
+                if let Err(error) = hub.ring_all_of(&user).await {
+                    tracing::warn!(error = %crate::error_chain(&error), "portal.ring.failed");
+                }
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl Intake for Doorbells {
+    async fn user_exists(&self, user: &UserId) -> bool {
+        match self.hub() {
+            Some(hub) => hub.ensure_user(user).await,
+            None => false,
+        }
+    }
+
+    fn events_committed(&self, rooms: &[OwnedRoomId]) {
+        let Some(hub) = self.hub() else { return };
+        rooms.iter().for_each(|room| hub.ring_room(room));
+    }
+
+    fn to_device_hint(&self, users: &[OwnedUserId]) {
+        if let Some(hub) = self.hub() {
+            hub.parts.devices.sync_soon(users);
+        }
+    }
+}
+
+impl DeviceEvents for Doorbells {
+    fn keys_arrived(&self, room: &RoomId) {
+        if let Some(hub) = self.hub() {
+            hub.ring_room(room);
+        }
+    }
+
+    fn device_lists_changed(&self, users: &[OwnedUserId]) {
+        self.ring_people(users.to_vec());
+    }
+}
+
+impl OutboxEvents for Doorbells {
+    fn refused(&self, message: SentReference) {
+        let Some(hub) = self.hub() else { return };
+        self.tracker.spawn(async move { hub.tell_of_refusal(&message.chat).await });
+    }
+}
+
+impl RemoteEvents for Doorbells {
+    fn committed(&self, chat: &ChatKey) {
+        if let Some(hub) = self.hub() {
+            hub.chats.ring(chat.clone());
+        }
+    }
+
+    fn unblocked(&self, chat: &ChatKey) {
+        match &chat.local {
+            Author::Person(user) => self.ring_people(vec![user.clone()]),
+            Author::Bridge => self.committed(chat),
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! Matrix to XMPP, steps 2 to 4: one room of the Matrix inbox at a time, in order.
+//!
+//! A message that waits (for its key, for a person) holds back the messages behind it, but not
+//! commands and memberships, which may be what it waits for.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ruma::{OwnedRoomId, RoomId, UserId};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Hub, LOOK_AGAIN, RETRY, StepError, content, from_remote::chat_of, say::Wording, status::Fate,
+};
+use crate::{
+    commands,
+    matrix::{DecryptError, Decrypted, SenderTrust},
+    network::{Hold, IdentityTrust, LegSecurity, OutgoingMessage, RemoteMessageId, SendError},
+    queue::{Drain, Drained},
+    store::{InboxEvent, InboxId, Portal, RoomEncryption},
+};
+
+/// Rows looked at in one go.
+const BATCH: u32 = 500;
+
+/// How long a message waits for its room key before its author is told.
+const KEY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often a missing room key is looked for without a doorbell.
+const KEY_RETRY: Duration = Duration::from_secs(5);
+
+/// What became of one event.
+enum Step {
+    /// It is done, and that is committed.
+    Done,
+    /// It is done, and that may be committed with others.
+    Skip,
+    /// It waits this long or for a doorbell, and so do the messages behind it.
+    Wait(Duration),
+    /// It waits this long or for a doorbell, and nothing else does: it may be nobody's.
+    Aside(Duration),
+}
+
+/// What a room is to the bridge.
+enum Place {
+    Portal(Box<Portal>),
+    Management {
+        encryption: RoomEncryption,
+    },
+    /// Nothing, or not yet.
+    Unknown,
+}
+
+/// A message that could be read.
+struct Message {
+    event_type: String,
+    content: Value,
+    security: LegSecurity,
+    trust: Option<SenderTrust>,
+    /// The public master key behind it.
+    identity: Option<String>,
+}
+
+#[async_trait]
+impl Drain<OwnedRoomId> for Hub {
+    #[tracing::instrument(name = "portal.from_matrix", skip_all)]
+    async fn drain(&self, room: &OwnedRoomId) -> Drained {
+        match self.drain_room(room).await {
+            Ok(drained) => drained,
+            Err(error) => {
+                tracing::warn!(error = %crate::error_chain(&error), "portal.from_matrix.failed");
+                Drained::Blocked { retry_in: RETRY }
+            }
+        }
+    }
+}
+
+impl Hub {
+    async fn drain_room(&self, room: &RoomId) -> Result<Drained, StepError> {
+        loop {
+            let mut tx = self.parts.db.read().await?;
+            let rows = tx.matrix_inbox().load_pending(room, BATCH).await?;
+            drop(tx);
+            if rows.is_empty() {
+                return Ok(Drained::Empty);
+            }
+            let (mut wait, mut aside, mut skipped) = (None, None, Vec::new());
+            for row in &rows {
+                match self.take_row(row, wait.is_some()).await {
+                    Ok(Step::Done) => {}
+                    Ok(Step::Skip) => skipped.push(row.id),
+                    Ok(Step::Wait(time)) => wait = Some(shorter(wait, time)),
+                    Ok(Step::Aside(time)) => aside = Some(shorter(aside, time)),
+                    Err(StepError::Client(error)) if !error.is_temporary() => {
+                        tracing::warn!(error = %error, "portal.from_matrix.given_up");
+                        skipped.push(row.id);
+                    }
+                    Err(error) => {
+                        self.mark_all_done(&skipped).await?;
+                        return Err(error);
+                    }
+                }
+            }
+            self.mark_all_done(&skipped).await?;
+            if let Some(retry_in) = wait.into_iter().chain(aside).min() {
+                return Ok(Drained::Blocked { retry_in });
+            }
+        }
+    }
+
+    async fn mark_all_done(&self, rows: &[InboxId]) -> Result<(), StepError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.parts.db.begin().await?;
+        for &row in rows {
+            tx.matrix_inbox().mark_done(row).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// One event. `behind` says that a message before it waits.
+    async fn take_row(&self, row: &InboxEvent, behind: bool) -> Result<Step, StepError> {
+        let event = &row.event;
+        if event.state_key.is_some() {
+            return self.take_state(row).await;
+        }
+        let is_message = matches!(event.event_type.as_str(), "m.room.message" | "m.room.encrypted");
+        if !is_message || self.parts.namespace.is_ours(&event.sender) {
+            return Ok(Step::Skip);
+        }
+        match self.place_of(&event.room_id).await? {
+            Place::Portal(portal) => self.take_in_portal(row, &portal, behind).await,
+            Place::Management { encryption } => self.take_in_management(row, encryption).await,
+            Place::Unknown => Ok(Step::Skip),
+        }
+    }
+
+    async fn take_state(&self, row: &InboxEvent) -> Result<Step, StepError> {
+        self.parts.devices.room_changed(&row.event.room_id);
+        let mut tx = self.parts.db.read().await?;
+        let portal = tx.portals().find_by_room(&row.event.room_id).await?;
+        drop(tx);
+        match row.event.event_type.as_str() {
+            "m.room.member" => self.take_membership(row, portal.as_ref()).await?,
+            "m.room.encryption" if portal.is_some() => {
+                let mut tx = self.parts.db.begin().await?;
+                tx.portals().set_encrypted(&row.event.room_id).await?;
+                tx.commit().await?;
+            }
+            _ => {}
+        }
+        Ok(Step::Skip)
+    }
+
+    async fn place_of(&self, room: &RoomId) -> Result<Place, StepError> {
+        let mut tx = self.parts.db.read().await?;
+        if let Some(portal) = tx.portals().find_by_room(room).await? {
+            return Ok(Place::Portal(Box::new(portal)));
+        }
+        let management = tx.management_rooms().find_by_room(room).await?;
+        drop(tx);
+        if management.is_none() {
+            return Ok(Place::Unknown);
+        }
+        let bot = self.parts.namespace.bot();
+        let client = &self.parts.client;
+        let encryption =
+            match client.fetch_state_content(bot, room, "m.room.encryption", "").await? {
+                Some(_) => RoomEncryption::Encrypted,
+                None => RoomEncryption::Plain,
+            };
+        Ok(Place::Management { encryption })
+    }
+
+    async fn take_in_portal(
+        &self,
+        row: &InboxEvent,
+        portal: &Portal,
+        behind: bool,
+    ) -> Result<Step, StepError> {
+        // Somebody else in the room is not the person whose address the contact sees.
+        if row.event.sender != portal.local || !self.may_use(&portal.local) {
+            return Ok(Step::Skip);
+        }
+        let message = match self.read(row, &portal.ghost, portal.encryption).await {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(Step::Skip),
+            Err(_) if behind => return Ok(Step::Wait(LOOK_AGAIN)),
+            Err(error) => return self.cannot_read(row, portal, error).await,
+        };
+        if message.event_type != "m.room.message" {
+            return Ok(Step::Skip);
+        }
+        if message.trust == Some(SenderTrust::UnsignedDevice) {
+            // Anybody who controls the account can add such a device: not even commands count, and
+            // what the person says from their own devices does not wait for it.
+            self.tell_unsigned_sender(portal).await?;
+            return Ok(Step::Aside(LOOK_AGAIN));
+        }
+        if let Some(answer) = self.obey(&message, portal).await {
+            return self.answer_and_end(row, portal.encryption, &answer).await;
+        }
+        if behind {
+            return Ok(Step::Wait(LOOK_AGAIN));
+        }
+        if message.trust == Some(SenderTrust::Changed) {
+            self.tell_identity_changed(portal).await?;
+            return Ok(Step::Wait(LOOK_AGAIN));
+        }
+        self.send_to_contact(row, portal, message).await
+    }
+
+    /// The answer to a command in a portal; `None` when the message is none.
+    async fn obey(&self, message: &Message, portal: &Portal) -> Option<String> {
+        let command = command_in(&message.content, true)?;
+        let call = commands::Call {
+            hub: self,
+            sender: &portal.local,
+            portal: Some(portal),
+            security: message.security,
+            identity: message.identity.as_deref(),
+        };
+        Some(commands::run(&call, command).await)
+    }
+
+    async fn take_in_management(
+        &self,
+        row: &InboxEvent,
+        encryption: RoomEncryption,
+    ) -> Result<Step, StepError> {
+        let sender = &row.event.sender;
+        if !self.may_use(sender) {
+            return Ok(Step::Skip);
+        }
+        let message = match self.read(row, self.parts.namespace.bot(), encryption).await {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(Step::Skip),
+            Err(DecryptError::MissingRoomKey { .. }) if self.waited(row) < KEY_PATIENCE => {
+                return Ok(Step::Wait(KEY_RETRY));
+            }
+            Err(DecryptError::Device(error)) => return Err(error.into()),
+            Err(_) => {
+                let text = "I could not decrypt your message.";
+                return self.answer_and_end(row, encryption, text).await;
+            }
+        };
+        if message.event_type != "m.room.message" {
+            return Ok(Step::Skip);
+        }
+        if message.trust == Some(SenderTrust::UnsignedDevice) {
+            let text = "I take commands only from a device that you have verified yourself.";
+            return self.answer_and_end(row, encryption, text).await;
+        }
+        let Some(command) = command_in(&message.content, false) else { return Ok(Step::Skip) };
+        let call = commands::Call {
+            hub: self,
+            sender,
+            portal: None,
+            security: message.security,
+            identity: message.identity.as_deref(),
+        };
+        let answer = commands::run(&call, command).await;
+        self.answer_and_end(row, encryption, &answer).await
+    }
+
+    /// The bot answers, and the row is done, in one commit.
+    async fn answer_and_end(
+        &self,
+        row: &InboxEvent,
+        encryption: RoomEncryption,
+        text: &str,
+    ) -> Result<Step, StepError> {
+        let room = &row.event.room_id;
+        let to = (room.as_ref(), row.event.sender.as_ref());
+        let staged = self.stage_notice(to, encryption, Wording::Public, text).await?;
+        let mut tx = self.parts.db.begin().await?;
+        tx.matrix_outbox().insert(&staged).await?;
+        tx.matrix_inbox().mark_done(row.id).await?;
+        tx.commit().await?;
+        self.parts.outbox.ring(room);
+        Ok(Step::Done)
+    }
+
+    /// Says something as the bot to somebody in a room that is no portal.
+    pub(super) async fn answer(
+        &self,
+        (room, reader): (&RoomId, &UserId),
+        encryption: RoomEncryption,
+        text: &str,
+    ) -> Result<(), StepError> {
+        let to = (room, reader);
+        let staged = self.stage_notice(to, encryption, Wording::Public, text).await?;
+        let mut tx = self.parts.db.begin().await?;
+        tx.matrix_outbox().insert(&staged).await?;
+        tx.commit().await?;
+        self.parts.outbox.ring(room);
+        Ok(())
+    }
+
+    /// Step 2: what the event says. `None` when it says nothing that could cross: plaintext in an
+    /// encrypted room.
+    async fn read(
+        &self,
+        row: &InboxEvent,
+        receiver: &UserId,
+        encryption: RoomEncryption,
+    ) -> Result<Option<Message>, DecryptError> {
+        let event = &row.event;
+        if event.event_type == "m.room.encrypted" {
+            let bot = self.parts.namespace.bot();
+            let second = (receiver != bot).then_some(bot);
+            let decrypted =
+                self.parts.devices.decrypt(receiver, second, &event.room_id, &event.json).await?;
+            return Ok(Some(message_of(decrypted)));
+        }
+        if encryption == RoomEncryption::Encrypted {
+            return Err(DecryptError::NotEncrypted);
+        }
+        let parsed: Option<Value> = serde_json::from_str(&event.json).ok();
+        Ok(parsed.and_then(|mut event| event.get_mut("content").map(Value::take)).map(|content| {
+            Message {
+                event_type: event.event_type.clone(),
+                content,
+                security: LegSecurity::Plaintext,
+                trust: None,
+                identity: None,
+            }
+        }))
+    }
+
+    fn waited(&self, row: &InboxEvent) -> Duration {
+        let waited = self.now_ms().saturating_sub(row.received_ms);
+        Duration::from_millis(u64::try_from(waited).unwrap_or(0))
+    }
+
+    async fn cannot_read(
+        &self,
+        row: &InboxEvent,
+        portal: &Portal,
+        error: DecryptError,
+    ) -> Result<Step, StepError> {
+        match error {
+            DecryptError::MissingRoomKey { withheld } => {
+                let waited = self.waited(row);
+                if waited < KEY_PATIENCE {
+                    return Ok(Step::Wait(KEY_RETRY.min(KEY_PATIENCE.saturating_sub(waited))));
+                }
+                let reason = withheld_words(withheld.as_deref());
+                self.fail(portal, row, &reason).await?;
+            }
+            DecryptError::NotEncrypted => {
+                self.fail(portal, row, "it was not encrypted, in an encrypted chat").await?;
+            }
+            DecryptError::Device(error) => return Err(error.into()),
+            DecryptError::Forged | DecryptError::Malformed | DecryptError::Replayed => {
+                tracing::warn!(error = %error, "portal.from_matrix.refused");
+                return Ok(Step::Skip);
+            }
+        }
+        Ok(Step::Done)
+    }
+
+    /// Steps 3 and 4.
+    async fn send_to_contact(
+        &self,
+        row: &InboxEvent,
+        portal: &Portal,
+        message: Message,
+    ) -> Result<Step, StepError> {
+        let content = match content::from_matrix(&message.content) {
+            Ok(content) => content,
+            Err(content::NotCarried(what)) => {
+                let reason = format!("this bridge does not carry {what} yet");
+                self.fail(portal, row, &reason).await?;
+                return Ok(Step::Done);
+            }
+        };
+        let outgoing = OutgoingMessage {
+            inbox: Some(row.id),
+            chat: chat_of(portal),
+            id: remote_id(row.event.event_id.as_str()),
+            content,
+            security: message.security,
+            plaintext: portal.plaintext,
+        };
+        match self.parts.remote.send(outgoing).await {
+            Ok(sent) => {
+                if sent.security != LegSecurity::Plaintext {
+                    self.end_plaintext(portal).await?;
+                }
+                self.introduce_or_log(portal).await;
+                Ok(Step::Done)
+            }
+            Err(error) => self.cannot_send(row, portal, error).await,
+        }
+    }
+
+    async fn cannot_send(
+        &self,
+        row: &InboxEvent,
+        portal: &Portal,
+        error: SendError,
+    ) -> Result<Step, StepError> {
+        match error {
+            SendError::Held(hold) => {
+                self.tell_held(portal, &hold).await?;
+                self.set_fate(portal, &row.event.event_id, Fate::Waiting(waiting_for(&hold))).await;
+                Ok(Step::Wait(LOOK_AGAIN))
+            }
+            SendError::Unsupported(what) => {
+                let reason = format!("this network cannot carry {what}");
+                self.fail(portal, row, &reason).await?;
+                Ok(Step::Done)
+            }
+            SendError::Rejected(reason) => {
+                self.fail(portal, row, &reason).await?;
+                Ok(Step::Done)
+            }
+            SendError::Temporary => Ok(Step::Wait(RETRY)),
+        }
+    }
+
+    async fn tell_unsigned_sender(&self, portal: &Portal) -> Result<(), StepError> {
+        let text = "Your messages wait: the device you write from is not verified by you. Open \
+            the settings of your client, set up cross-signing (in Element: Settings, Encryption) \
+            and verify this device; then everything that waits is delivered.";
+        self.tell_once(portal, "unsigned_sender", Wording::Public, text).await
+    }
+}
+
+fn shorter(one: Option<Duration>, other: Duration) -> Duration {
+    one.map_or(other, |one| one.min(other))
+}
+
+fn message_of(decrypted: Decrypted) -> Message {
+    let identity = match decrypted.sender_trust {
+        SenderTrust::Verified => IdentityTrust::Verified,
+        SenderTrust::Pinned => IdentityTrust::Pinned,
+        SenderTrust::Changed => IdentityTrust::Changed,
+        SenderTrust::UnsignedDevice => IdentityTrust::Unknown,
+    };
+    Message {
+        event_type: decrypted.event_type,
+        content: decrypted.content,
+        security: LegSecurity::Encrypted { identity },
+        trust: Some(decrypted.sender_trust),
+        identity: decrypted.identity,
+    }
+}
+
+/// The command in a message's content; an edit is none.
+fn command_in(content: &Value, in_portal: bool) -> Option<&str> {
+    let is_text = content.get("msgtype").and_then(Value::as_str) == Some("m.text");
+    let is_edit = content.get("m.new_content").is_some();
+    let body = content.get("body").and_then(Value::as_str)?;
+    if is_text && !is_edit { commands::parse(body, in_portal) } else { None }
+}
+
+/// The id of a Matrix message on the other network: the same at every retry, and not the event's
+/// own, which is nobody else's business.
+fn remote_id(event_id: &str) -> RemoteMessageId {
+    let digest = Sha256::new_with_prefix(b"gephyra message id\0").chain_update(event_id).finalize();
+    RemoteMessageId::new(hex::encode(digest.get(..16).unwrap_or_default()))
+}
+
+fn waiting_for(hold: &Hold) -> &'static str {
+    match hold {
+        Hold::NoEncryption => "the contact has no encryption",
+        Hold::NoUsableDevice => "no device of the contact can be encrypted to",
+        Hold::IdentityChanged { .. } => "the contact's identity has changed",
+    }
+}
+
+/// Why a room key did not come. Spec: `m.room_key.withheld`.
+fn withheld_words(code: Option<&str>) -> String {
+    let why = match code {
+        None => "your client did not send its key",
+        Some("m.unverified") => "your client keeps its keys from unverified devices",
+        Some("m.blacklisted") => "your client blocks this bridge's device",
+        Some("m.unauthorised") => "your client says that this bridge may not read it",
+        Some("m.no_olm") => "your client could not open a secure channel to this bridge",
+        Some(_) => "your client withheld its key",
+    };
+    format!("it could not be decrypted, because {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_edit_or_an_emote_is_no_command() {
+        let text = json!({"msgtype": "m.text", "body": "!xmpp approve"});
+        assert_eq!(command_in(&text, true), Some("approve"));
+        let edit = json!({"msgtype": "m.text", "body": "!xmpp approve",
+            "m.new_content": {"msgtype": "m.text", "body": "!xmpp approve"}});
+        assert_eq!(command_in(&edit, true), None);
+        let emote = json!({"msgtype": "m.emote", "body": "!xmpp approve"});
+        assert_eq!(command_in(&emote, true), None);
+    }
+
+    #[test]
+    fn a_message_has_one_id_that_is_not_its_event_id() {
+        let id = remote_id("$event");
+        assert_eq!(id, remote_id("$event"));
+        assert_ne!(id, remote_id("$other"));
+        assert_eq!(id.as_str().len(), 32);
+    }
+}

@@ -1,0 +1,152 @@
+//! The hub: which room is which conversation, what may cross, and what people are told.
+//!
+//! Owns the portals. Knows no XMPP and no Olm: the other network is behind
+//! [`NetworkClient`](crate::network::NetworkClient), encryption behind
+//! [`Devices`](crate::matrix::Devices).
+//!
+//! | module | what |
+//! |---|---|
+//! | [`from_matrix`] | the Matrix inbox, one room at a time |
+//! | [`from_remote`] | the remote inbox, one chat at a time |
+//! | [`membership`] | invitations to ghosts and to the bot, and people who leave |
+//! | [`create_room`] | rooms that the bridge makes |
+//! | [`say`], [`status`] | what the bridge itself says |
+//! | [`content`], [`room_state`] | pure conversions |
+
+mod commands;
+pub mod content;
+mod create_room;
+mod doorbells;
+mod from_matrix;
+mod from_remote;
+mod membership;
+mod room_state;
+mod say;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use ruma::{OwnedRoomId, RoomId, UserId};
+use tokio::sync::Mutex;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::{
+    commands::{ApproveError, OpenChatError},
+    doorbells::Doorbells,
+};
+use crate::{
+    clock::Clock,
+    config::Permissions,
+    matrix::{ClientError, Devices, EncryptError, MatrixClient, MatrixError, Outbox},
+    namespace::Namespace,
+    network::{ChatKey, Network, NetworkClient},
+    queue::Queues,
+    store::{Database, StoreError},
+};
+
+/// When work that met a passing fault is tried again without a doorbell.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// When work that waits for a person is looked at without a doorbell.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// What the hub is built from.
+pub struct Parts {
+    /// The store.
+    pub db: Database,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The homeserver.
+    pub client: MatrixClient,
+    /// The devices of the ghosts and of the bot.
+    pub devices: Arc<Devices>,
+    /// What leaves for the homeserver.
+    pub outbox: Arc<Outbox>,
+    /// The other network.
+    pub network: Arc<dyn Network>,
+    /// The login on it.
+    pub remote: Arc<dyn NetworkClient>,
+    /// Who is ours.
+    pub namespace: Namespace,
+    /// Who may use the bridge.
+    pub permissions: Permissions,
+}
+
+/// All portals.
+pub struct Hub {
+    parts: Parts,
+    rooms: Arc<Queues<OwnedRoomId>>,
+    chats: Arc<Queues<ChatKey>>,
+    /// Two makers of a portal for the same chat would make two rooms.
+    making_portals: Mutex<()>,
+}
+
+/// Why a step did not end. Nothing of it is stored, and it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StepError {
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    #[error("the homeserver did not do what it was asked")]
+    Client(#[from] ClientError),
+    #[error("a device could not do what it was asked")]
+    Device(#[from] MatrixError),
+    #[error("an event could not be encrypted")]
+    Encrypt(#[from] EncryptError),
+}
+
+impl Hub {
+    /// Builds the hub; work begins with [`Self::start`].
+    pub fn new(parts: Parts, tracker: TaskTracker, stop: CancellationToken) -> Arc<Self> {
+        Arc::new_cyclic(|hub: &Weak<Self>| Self {
+            parts,
+            rooms: Queues::new(hub.clone(), tracker.clone(), stop.clone()),
+            chats: Queues::new(hub.clone(), tracker, stop),
+            making_portals: Mutex::new(()),
+        })
+    }
+
+    /// Makes the bot ready and takes up what an earlier run has left.
+    ///
+    /// # Errors
+    /// When the bot could not be made; nothing has begun.
+    pub(crate) async fn start(&self) -> Result<(), StepError> {
+        self.parts.devices.ensure_published(self.parts.namespace.bot()).await?;
+        let mut tx = self.parts.db.read().await?;
+        let rooms = tx.matrix_inbox().pending_rooms().await?;
+        let chats = tx.remote_inbox().pending_chats().await?;
+        drop(tx);
+        rooms.into_iter().for_each(|room| self.rooms.ring(room));
+        chats.into_iter().for_each(|chat| self.chats.ring(chat));
+        Ok(())
+    }
+
+    fn may_use(&self, user: &UserId) -> bool {
+        !self.parts.namespace.is_ours(user)
+            && self.parts.permissions.of(user) >= crate::config::Permission::User
+    }
+
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.parts.clock.now_ms()).unwrap_or(i64::MAX)
+    }
+
+    /// Everything of this person that waits is looked at again.
+    async fn ring_all_of(&self, user: &UserId) -> Result<(), StoreError> {
+        let mut tx = self.parts.db.read().await?;
+        let portals = tx.portals().load_by_local(user).await?;
+        drop(tx);
+        for portal in portals {
+            self.chats.ring(from_remote::chat_of(&portal));
+            self.rooms.ring(portal.room_id);
+        }
+        Ok(())
+    }
+
+    fn ring_room(&self, room: &RoomId) {
+        self.rooms.ring(room.to_owned());
+    }
+}

@@ -1,0 +1,220 @@
+//! What the bridge itself says in a room, always as the bot.
+
+use ruma::{RoomId, TransactionId, UserId};
+use serde_json::{Map, Value};
+
+use super::{Hub, StepError, content};
+use crate::{
+    matrix::EncryptError,
+    network::{Author, ChatKey, MessageContent, OutgoingMessage, PlaintextPolicy, RemoteMessageId},
+    network::{LegSecurity, RemoteUserId},
+    store::{BotPresence, NewOutboxEvent, Notice, Portal, RoomEncryption, Transaction},
+};
+
+const FIRST_NOTICE_MATRIX: &str = "This chat goes through a bridge. Messages are encrypted to the \
+    bridge on both sides: between you and the bridge, and between the bridge and your contact. The \
+    bridge itself can read them. Write “!xmpp help” for what I can do.";
+
+const FIRST_NOTICE_REMOTE: &str = "You are talking to somebody on Matrix through a bridge. Messages \
+    are encrypted to the bridge on both sides: between you and the bridge, and between the bridge \
+    and them. The bridge itself can read them.";
+
+/// How the bridge may say something in an encrypted room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wording {
+    /// It may name what the room is about, so it is encrypted or not said.
+    Private,
+    /// It holds nothing of anybody's conversation: where it cannot be encrypted, it is said in
+    /// the clear.
+    Public,
+}
+
+impl Hub {
+    /// Makes the outbox row for an event in a room, encrypted for `reader` if the room is.
+    pub(super) async fn stage(
+        &self,
+        sender: &UserId,
+        (room, reader): (&RoomId, &UserId),
+        encryption: RoomEncryption,
+        event_type: &str,
+        content: Map<String, Value>,
+    ) -> Result<NewOutboxEvent, EncryptError> {
+        let (event_type, content) = match encryption {
+            RoomEncryption::Plain => (event_type.to_owned(), Value::Object(content).to_string()),
+            RoomEncryption::Encrypted => {
+                let encrypted = self
+                    .parts
+                    .devices
+                    .encrypt(sender, room, &[reader], event_type, content)
+                    .await?;
+                ("m.room.encrypted".to_owned(), encrypted.into_json())
+            }
+        };
+        Ok(row(sender, room, event_type, content))
+    }
+
+    /// The bot's words to `reader` as an outbox row.
+    pub(super) async fn stage_notice(
+        &self,
+        (room, reader): (&RoomId, &UserId),
+        encryption: RoomEncryption,
+        wording: Wording,
+        text: &str,
+    ) -> Result<NewOutboxEvent, EncryptError> {
+        let bot = self.parts.namespace.bot();
+        let staged = self
+            .stage(bot, (room, reader), encryption, "m.room.message", content::notice(text))
+            .await;
+        match staged {
+            Err(error) if wording == Wording::Public && error.waits_for_person() => {
+                let content = Value::Object(content::notice(text)).to_string();
+                Ok(row(bot, room, "m.room.message".to_owned(), content))
+            }
+            staged => staged,
+        }
+    }
+
+    /// Says something as the bot; what cannot be said is logged, and does not stop the work.
+    pub(super) async fn say(&self, portal: &Portal, wording: Wording, text: &str) {
+        let said = async {
+            let staged =
+                self.stage_notice(reader_of(portal), portal.encryption, wording, text).await?;
+            let mut tx = self.parts.db.begin().await?;
+            tx.matrix_outbox().insert(&staged).await?;
+            tx.commit().await?;
+            Ok::<_, StepError>(())
+        };
+        match said.await {
+            Ok(()) => self.parts.outbox.ring(&portal.room_id),
+            Err(error) => tracing::warn!(error = %crate::error_chain(&error), "portal.say.failed"),
+        }
+    }
+
+    /// Says something as the bot, once until it is forgotten with [`Self::forget_told`].
+    pub(super) async fn tell_once(
+        &self,
+        portal: &Portal,
+        kind: &str,
+        wording: Wording,
+        text: &str,
+    ) -> Result<(), StepError> {
+        self.tell_once_about(portal, kind, &[""], wording, text).await
+    }
+
+    /// As [`Self::tell_once`], once for these subjects: with a new one among them it is said again.
+    pub(super) async fn tell_once_about(
+        &self,
+        portal: &Portal,
+        kind: &str,
+        subjects: &[&str],
+        wording: Wording,
+        text: &str,
+    ) -> Result<(), StepError> {
+        let scope = portal.room_id.as_str();
+        let mut tx = self.parts.db.read().await?;
+        let told = tx.notices().subjects(scope, kind).await?;
+        drop(tx);
+        if subjects.iter().all(|subject| told.iter().any(|known| known == subject)) {
+            return Ok(());
+        }
+        let staged = self.stage_notice(reader_of(portal), portal.encryption, wording, text).await?;
+        let mut tx = self.parts.db.begin().await?;
+        let mut is_news = false;
+        for subject in subjects {
+            is_news |= tx.notices().first_time(Notice { scope, subject, kind }).await?;
+        }
+        if is_news {
+            tx.matrix_outbox().insert(&staged).await?;
+        }
+        tx.commit().await?;
+        self.parts.outbox.ring(&portal.room_id);
+        Ok(())
+    }
+
+    /// What was told has ended: if it happens again it will be told again.
+    pub(super) async fn forget_told(
+        tx: &mut Transaction,
+        portal: &Portal,
+        kinds: &[&str],
+    ) -> Result<(), StepError> {
+        for kind in kinds {
+            tx.notices().forget(portal.room_id.as_str(), kind).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells both sides, once, that a bridge stands between them.
+    pub(super) async fn introduce(&self, portal: &Portal) -> Result<(), StepError> {
+        if portal.bot == BotPresence::Absent {
+            self.bring_bot(portal).await?;
+        }
+        self.tell_once(portal, "first", Wording::Private, FIRST_NOTICE_MATRIX).await?;
+        let notice = Notice { scope: portal.contact.as_str(), subject: "", kind: "first" };
+        self.tell_contact_once(&portal.contact, notice, FIRST_NOTICE_REMOTE).await
+    }
+
+    /// The homeserver has refused a message of the contact for good.
+    pub(super) async fn tell_of_refusal(&self, chat: &ChatKey) {
+        let Author::Person(user) = &chat.local else { return };
+        let text = format!(
+            "A message of yours to {} was not delivered: the Matrix server refused it.",
+            user.as_str()
+        );
+        self.tell_contact(&chat.contact, "refused", &text).await;
+    }
+
+    /// Says something to a contact, from the bridge's own address and never in a person's name,
+    /// once until `notice` is forgotten. A contact who cannot be told now is told the next time.
+    pub(super) async fn tell_contact_once(
+        &self,
+        contact: &RemoteUserId,
+        notice: Notice<'_>,
+        text: &str,
+    ) -> Result<(), StepError> {
+        let mut tx = self.parts.db.read().await?;
+        let told = tx.notices().is_told(notice).await?;
+        drop(tx);
+        if !told && self.tell_contact(contact, notice.kind, text).await {
+            let mut tx = self.parts.db.begin().await?;
+            tx.notices().first_time(notice).await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// Whether it is on its way. It holds nothing of anybody's conversation, so a contact without
+    /// encryption gets it too.
+    async fn tell_contact(&self, contact: &RemoteUserId, kind: &str, text: &str) -> bool {
+        let message = OutgoingMessage {
+            inbox: None,
+            chat: ChatKey { local: Author::Bridge, contact: contact.clone() },
+            id: RemoteMessageId::new(format!("gephyra-{kind}-{}", TransactionId::new())),
+            content: MessageContent::Text { body: text.to_owned() },
+            security: LegSecurity::Plaintext,
+            plaintext: PlaintextPolicy::Allow,
+        };
+        match self.parts.remote.send(message).await {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::info!(error = %error, "portal.tell_contact.failed");
+                false
+            }
+        }
+    }
+}
+
+/// A portal is between one person and a contact: whoever else is in its room reads nothing.
+pub(super) fn reader_of(portal: &Portal) -> (&RoomId, &UserId) {
+    (&portal.room_id, &portal.local)
+}
+
+fn row(sender: &UserId, room: &RoomId, event_type: String, content: String) -> NewOutboxEvent {
+    NewOutboxEvent {
+        room_id: room.to_owned(),
+        user_id: sender.to_owned(),
+        event_type,
+        txn_id: TransactionId::new(),
+        content,
+        reference: None,
+    }
+}

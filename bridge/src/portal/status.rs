@@ -1,0 +1,127 @@
+//! What the author of a Matrix message learns of its fate: `com.beeper.message_send_status`, and
+//! words where a client may not know that.
+
+use ruma::{EventId, UserId};
+use serde_json::{Map, Value, json};
+
+use super::{Hub, StepError, say::Wording};
+use crate::{
+    network::RemoteMessageId,
+    store::{DeliveryStatus, InboxEvent, MessageAuthor, Portal},
+};
+
+/// The fate of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fate<'a> {
+    /// The network has it.
+    Sent,
+    /// The contact's client has it.
+    Delivered,
+    /// It waits; the text says for what.
+    Waiting(&'a str),
+    /// It will not be delivered; the text says why.
+    Failed(&'a str),
+}
+
+impl Hub {
+    /// Tells the author of a message its fate. A status that is not sent is logged only: it is
+    /// no part of the message's way.
+    pub(super) async fn set_fate(&self, portal: &Portal, event: &EventId, fate: Fate<'_>) {
+        let content = status_content(&portal.network, event, &portal.ghost, &fate);
+        let bot = self.parts.namespace.bot();
+        // Clients and servers read it outside the encryption, and it holds no text.
+        let result = self
+            .parts
+            .client
+            .send_message_event(
+                crate::matrix::Identity::user(bot),
+                &portal.room_id,
+                "com.beeper.message_send_status",
+                &ruma::TransactionId::new(),
+                &content,
+            )
+            .await;
+        if let Err(error) = result {
+            tracing::debug!(error = %error, "portal.status.not_sent");
+        }
+    }
+
+    /// A message was refused for good: its author is told, and it is done.
+    pub(super) async fn fail(
+        &self,
+        portal: &Portal,
+        row: &InboxEvent,
+        reason: &str,
+    ) -> Result<(), StepError> {
+        let mut tx = self.parts.db.begin().await?;
+        tx.matrix_inbox().mark_done(row.id).await?;
+        tx.commit().await?;
+        self.set_fate(portal, &row.event.event_id, Fate::Failed(reason)).await;
+        let words = format!("A message of yours was not delivered: {reason}");
+        self.say(portal, Wording::Public, &words).await;
+        Ok(())
+    }
+
+    /// The other network has said what became of a message of ours. Returns whether there is such
+    /// a message: anybody can name one that there is not.
+    pub(super) async fn report(
+        &self,
+        portal: &Portal,
+        id: &RemoteMessageId,
+        status: DeliveryStatus,
+        fate: Fate<'_>,
+    ) -> Result<bool, StepError> {
+        let chat = super::from_remote::chat_of(portal);
+        let mut tx = self.parts.db.begin().await?;
+        let found = tx.message_map().find_by_remote(&chat, MessageAuthor::Local, id).await?;
+        let Some(message) = found else { return Ok(false) };
+        tx.message_map().set_status(&message.event_id, status).await?;
+        tx.commit().await?;
+        self.set_fate(portal, &message.event_id, fate).await;
+        Ok(true)
+    }
+}
+
+fn status_content(
+    network: &str,
+    event: &EventId,
+    ghost: &UserId,
+    fate: &Fate<'_>,
+) -> Box<serde_json::value::RawValue> {
+    let (status, message) = match fate {
+        Fate::Sent | Fate::Delivered => ("SUCCESS", None),
+        Fate::Waiting(reason) => ("PENDING", Some(reason)),
+        Fate::Failed(reason) => ("FAIL_PERMANENT", Some(reason)),
+    };
+    let mut content = Map::new();
+    content.insert("m.relates_to".into(), json!({ "rel_type": "m.reference", "event_id": event }));
+    content.insert("network".into(), json!(network));
+    content.insert("status".into(), json!(status));
+    if let Some(message) = message {
+        content.insert("message".into(), json!(message));
+        content.insert("reason".into(), json!("com.beeper.undefined"));
+    }
+    if *fate == Fate::Delivered {
+        content.insert("delivered_to_users".into(), json!([ghost]));
+    }
+    serde_json::value::to_raw_value(&Value::Object(content)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{event_id, user_id};
+
+    use super::*;
+
+    #[test]
+    fn each_fate_has_its_status() {
+        let ghost = user_id!("@xmpp_bob=40example.net:example.org");
+        let contents: Vec<Value> =
+            [Fate::Sent, Fate::Delivered, Fate::Waiting("why"), Fate::Failed("why")]
+                .iter()
+                .map(|fate| status_content("xmpp", event_id!("$e"), ghost, fate))
+                .map(|raw| serde_json::from_str(raw.get()).unwrap())
+                .collect();
+        insta::assert_json_snapshot!(contents);
+    }
+}

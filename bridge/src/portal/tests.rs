@@ -1,0 +1,295 @@
+//! What the hub decides, in rooms that are not encrypted: no homeserver answers here.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use assert_matches::assert_matches;
+use async_trait::async_trait;
+use ruma::{OwnedRoomId, UserId, owned_room_id, owned_user_id, user_id};
+use serde_json::{Value, json};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::{
+    clock::SystemClock,
+    commands::{self, Call},
+    config::{Permission, Subject},
+    matrix::{DeviceLimits, DevicesParts},
+    network::{
+        Author, Capabilities, Hold, IdentityTrust, InvalidContact, LegSecurity, MessageContent,
+        OutgoingMessage, PlaintextPolicy, RemoteDevice, RemoteEvent, RemoteEventKind,
+        RemoteMessageId, RemoteUserId, SendError, Sent,
+    },
+    queue::Drain,
+    store::{
+        NewInboxEvent, NewPortal, Portal, PortalState, RoomEncryption,
+        testing::{TestDatabase, sqlite},
+    },
+};
+
+const ENCRYPTED: LegSecurity = LegSecurity::Encrypted { identity: IdentityTrust::Pinned };
+
+/// A network where every text is an address.
+struct AnyNetwork;
+
+impl Network for AnyNetwork {
+    fn name(&self) -> &'static str {
+        "any"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { max_text_bytes: 1000, emotes: true }
+    }
+
+    fn parse_contact(&self, text: &str) -> Result<RemoteUserId, InvalidContact> {
+        Ok(RemoteUserId::new(text))
+    }
+}
+
+/// A network that takes every message and notes what it is asked.
+struct Remote {
+    db: Database,
+    sent: Mutex<Vec<(ChatKey, String)>>,
+    shown: Mutex<Vec<Vec<String>>>,
+}
+
+#[async_trait]
+impl NetworkClient for Remote {
+    async fn run(&self, _: CancellationToken) {}
+
+    async fn send(&self, message: OutgoingMessage) -> Result<Sent, SendError> {
+        let MessageContent::Text { body } = message.content else { panic!("no text") };
+        if let Some(inbox) = message.inbox {
+            let mut tx = self.db.begin().await.unwrap();
+            tx.matrix_inbox().mark_done(inbox).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+        self.sent.lock().unwrap().push((message.chat, body));
+        Ok(Sent { security: ENCRYPTED })
+    }
+
+    async fn approve(&self, _: &ChatKey, shown: &[String]) -> Result<usize, SendError> {
+        self.shown.lock().unwrap().push(shown.to_vec());
+        Ok(shown.len())
+    }
+
+    async fn contact_name(&self, _: &RemoteUserId) -> Option<String> {
+        None
+    }
+
+    async fn publish_name(&self, _: &UserId, _: &str) {}
+
+    async fn devices(&self, _: &ChatKey) -> Result<Vec<RemoteDevice>, SendError> {
+        Ok(Vec::new())
+    }
+}
+
+struct World {
+    hub: Arc<Hub>,
+    remote: Arc<Remote>,
+    db: Database,
+    _files: TestDatabase,
+}
+
+fn room() -> OwnedRoomId {
+    owned_room_id!("!room:example.org")
+}
+
+fn alice() -> &'static UserId {
+    user_id!("@alice:example.org")
+}
+
+fn chat() -> ChatKey {
+    chat_with(alice())
+}
+
+fn chat_with(user: &UserId) -> ChatKey {
+    let contact = RemoteUserId::new("bob@example.net");
+    ChatKey { local: Author::Person(user.to_owned()), contact }
+}
+
+impl World {
+    /// Alice's chat with Bob, in a room that is not encrypted.
+    async fn new() -> Self {
+        let files = sqlite();
+        let db = files.open().await;
+        let nowhere = Url::parse("http://127.0.0.1:9/").unwrap();
+        let http = reqwest::Client::builder().build().unwrap();
+        let client = MatrixClient::new(http, &nowhere, Zeroizing::new("token".to_owned()))
+            .with_first_wait(Duration::from_millis(1));
+        let namespace = Namespace::new("any", owned_user_id!("@gephyra:example.org"));
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let doorbells = Doorbells::new(tracker.clone());
+        let devices = Devices::new(DevicesParts {
+            client: client.clone(),
+            db: db.clone(),
+            clock: Arc::new(SystemClock),
+            namespace: namespace.clone(),
+            events: doorbells.clone(),
+            tracker: tracker.clone(),
+            stop: stop.clone(),
+            limits: DeviceLimits::default(),
+        });
+        let outbox =
+            Outbox::new(doorbells, db.clone(), client.clone(), tracker.clone(), stop.clone());
+        let remote =
+            Arc::new(Remote { db: db.clone(), sent: Mutex::default(), shown: Mutex::default() });
+        let parts = Parts {
+            db: db.clone(),
+            clock: Arc::new(SystemClock),
+            client,
+            devices,
+            outbox,
+            network: Arc::new(AnyNetwork),
+            remote: remote.clone(),
+            namespace,
+            permissions: [(Subject::User(alice().to_owned()), Permission::User)]
+                .into_iter()
+                .collect(),
+        };
+        let world = Self { hub: Hub::new(parts, tracker, stop), remote, db, _files: files };
+        world.make_portal().await;
+        world
+    }
+
+    async fn make_portal(&self) {
+        let mut tx = self.db.begin().await.unwrap();
+        let portal = NewPortal {
+            room_id: room(),
+            network: "any".to_owned(),
+            local: alice().to_owned(),
+            contact: chat().contact,
+            ghost: owned_user_id!("@any_bob=40example.net:example.org"),
+            encryption: RoomEncryption::Plain,
+            state: PortalState::Active,
+        };
+        tx.portals().insert(&portal).await.unwrap();
+        tx.portals().set_plaintext(&room(), PlaintextPolicy::Allow).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn portal(&self) -> Portal {
+        let mut tx = self.db.read().await.unwrap();
+        tx.portals().find_by_room(&room()).await.unwrap().unwrap()
+    }
+
+    /// An event of Alice's comes, and the room is worked on.
+    async fn alice_says(&self, id: &str, text: &str) {
+        let json =
+            json!({ "type": "m.room.message", "content": { "msgtype": "m.text", "body": text } });
+        let event = NewInboxEvent {
+            event_id: id.try_into().unwrap(),
+            room_id: room(),
+            sender: alice().to_owned(),
+            event_type: "m.room.message".to_owned(),
+            state_key: None,
+            origin_ts: 0,
+            json: json.to_string(),
+        };
+        let mut tx = self.db.begin().await.unwrap();
+        tx.matrix_inbox().insert(&[event], 0).await.unwrap();
+        tx.commit().await.unwrap();
+        Drain::<OwnedRoomId>::drain(&*self.hub, &room()).await;
+    }
+
+    /// Something comes from Bob, and his chat is worked on.
+    async fn bob(&self, chat: &ChatKey, kind: RemoteEventKind) {
+        let event = RemoteEvent { chat: chat.clone(), sent_at_ms: None, kind };
+        let mut tx = self.db.begin().await.unwrap();
+        tx.remote_inbox().insert(&event).await.unwrap();
+        tx.commit().await.unwrap();
+        Drain::<ChatKey>::drain(&*self.hub, chat).await;
+    }
+
+    /// What the bot and the ghosts have said.
+    async fn said(&self) -> Vec<String> {
+        let mut tx = self.db.read().await.unwrap();
+        let rows = tx.matrix_outbox().load_pending(&room(), 100).await.unwrap();
+        let body = |content: &str| {
+            let content: Value = serde_json::from_str(content).unwrap();
+            content["body"].as_str().unwrap().to_owned()
+        };
+        rows.iter().map(|row| body(&row.event.content)).collect()
+    }
+
+    async fn command(&self, identity: IdentityTrust, command: &str) -> String {
+        let portal = self.portal().await;
+        let call = Call {
+            hub: &self.hub,
+            sender: alice(),
+            portal: Some(&portal),
+            security: LegSecurity::Encrypted { identity },
+            identity: Some("master key"),
+        };
+        commands::run(&call, command).await
+    }
+}
+
+fn message(security: LegSecurity) -> RemoteEventKind {
+    let content = MessageContent::Text { body: "hi".to_owned() };
+    RemoteEventKind::Message { id: None, content, security }
+}
+
+#[tokio::test]
+async fn consent_to_plaintext_ends_with_the_first_encrypted_message_of_either_side() {
+    let world = World::new().await;
+    world.bob(&chat(), message(LegSecurity::Plaintext)).await;
+    assert_eq!(world.portal().await.plaintext, PlaintextPolicy::Allow);
+    world.bob(&chat(), message(ENCRYPTED)).await;
+    assert_eq!(world.portal().await.plaintext, PlaintextPolicy::Refuse);
+
+    world.command(IdentityTrust::Pinned, "plaintext allow").await;
+    assert_eq!(world.portal().await.plaintext, PlaintextPolicy::Allow);
+    world.alice_says("$1", "hi").await;
+    assert_matches!(world.remote.sent.lock().unwrap().first(), Some((_, text)) if text == "hi");
+    assert_eq!(world.portal().await.plaintext, PlaintextPolicy::Refuse);
+}
+
+#[tokio::test]
+async fn a_changed_identity_decides_nothing_about_others() {
+    let world = World::new().await;
+    world.command(IdentityTrust::Pinned, "plaintext refuse").await;
+    world.command(IdentityTrust::Changed, "plaintext allow").await;
+    assert_eq!(world.portal().await.plaintext, PlaintextPolicy::Refuse);
+    world.command(IdentityTrust::Changed, "approve").await;
+    assert!(world.remote.shown.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn every_new_fingerprint_is_said_once_and_only_those_are_approved() {
+    let world = World::new().await;
+    for fingerprint in ["aaaa", "bbbb", "aaaa"] {
+        let hold = Hold::IdentityChanged { fingerprints: vec![fingerprint.to_owned()] };
+        world.bob(&chat(), RemoteEventKind::Held(hold)).await;
+    }
+    let said = world.said().await;
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].contains("aaaa") && said[1].contains("bbbb"), "{said:?}");
+    world.command(IdentityTrust::Pinned, "approve").await;
+    assert_eq!(*world.remote.shown.lock().unwrap(), [["aaaa", "bbbb"]]);
+    world.command(IdentityTrust::Pinned, "approve").await;
+    assert!(world.remote.shown.lock().unwrap()[1].is_empty(), "said and settled");
+}
+
+#[tokio::test]
+async fn a_failure_of_no_message_is_not_told() {
+    let world = World::new().await;
+    let id = RemoteMessageId::new("made up");
+    world.bob(&chat(), RemoteEventKind::Failed { id, reason: "because".to_owned() }).await;
+    assert!(world.said().await.is_empty());
+}
+
+#[tokio::test]
+async fn who_writes_to_somebody_that_does_not_use_the_bridge_is_told_once() {
+    let world = World::new().await;
+    for _ in 0..2 {
+        world.bob(&chat_with(user_id!("@eve:example.org")), message(ENCRYPTED)).await;
+    }
+    let sent = world.remote.sent.lock().unwrap();
+    assert_matches!(sent.as_slice(), [(chat, text)]
+        if chat.local == Author::Bridge && text.contains("not delivered"));
+}

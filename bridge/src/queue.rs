@@ -1,0 +1,197 @@
+//! One worker per portal: work of one conversation is done in order, and no conversation waits
+//! for another.
+//!
+//! The work itself is in the store; this only knows which keys have some. A doorbell may ring
+//! late or twice, and rings while a worker is busy make it look again.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Queues that work at the same time at most; the others wait for their turn.
+const BUSY_QUEUES: usize = 64;
+
+/// How a queue was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Nothing is left.
+    Empty,
+    /// The rest waits for a doorbell, or for this long.
+    Blocked {
+        /// When to look again without a doorbell.
+        retry_in: Duration,
+    },
+}
+
+/// Does the work of one key.
+#[async_trait]
+pub trait Drain<K>: Send + Sync + 'static {
+    /// Does what can be done now.
+    async fn drain(&self, key: &K) -> Drained;
+}
+
+/// The workers of one kind of queue.
+pub struct Queues<K> {
+    work: Weak<dyn Drain<K>>,
+    workers: Mutex<HashMap<K, Worker>>,
+    busy: Semaphore,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+struct Worker {
+    doorbell: Arc<Notify>,
+    rung: bool,
+}
+
+impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queues<K> {
+    /// No worker yet. Tasks run on `tracker` and end after `stop`, between two pieces of work, or
+    /// when whoever does the work is gone.
+    pub fn new(
+        work: Weak<dyn Drain<K>>,
+        tracker: TaskTracker,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            work,
+            workers: Mutex::default(),
+            busy: Semaphore::new(BUSY_QUEUES),
+            tracker,
+            stop,
+        })
+    }
+
+    /// Says that there may be work for this key.
+    pub fn ring(self: &Arc<Self>, key: K) {
+        let doorbell = {
+            let mut workers = self.lock();
+            if let Some(worker) = workers.get_mut(&key) {
+                worker.rung = true;
+                worker.doorbell.notify_one();
+                return;
+            }
+            let doorbell = Arc::new(Notify::new());
+            workers.insert(key.clone(), Worker { doorbell: doorbell.clone(), rung: true });
+            doorbell
+        };
+        let queues = self.clone();
+        self.tracker.spawn(async move { queues.work(key, doorbell).await });
+    }
+
+    async fn work(&self, key: K, doorbell: Arc<Notify>) {
+        while self.take_ring_or_leave(&key) {
+            let drained = {
+                let Ok(_permit) = self.busy.acquire().await else { break };
+                if self.stop.is_cancelled() {
+                    break;
+                }
+                let Some(work) = self.work.upgrade() else { break };
+                work.drain(&key).await
+            };
+            let Drained::Blocked { retry_in } = drained else { continue };
+            tokio::select! {
+                () = doorbell.notified() => {}
+                () = tokio::time::sleep(retry_in) => {}
+                () = self.stop.cancelled() => break,
+            }
+            if let Some(worker) = self.lock().get_mut(&key) {
+                worker.rung = true;
+            }
+        }
+    }
+
+    /// Whether somebody rang since the last look; without a ring the worker is gone.
+    fn take_ring_or_leave(&self, key: &K) -> bool {
+        let mut workers = self.lock();
+        match workers.get_mut(key) {
+            Some(worker) if worker.rung => {
+                worker.rung = false;
+                true
+            }
+            _ => {
+                workers.remove(key);
+                false
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<K, Worker>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Cannot finish as long as it has waits; counts how often it looked.
+    struct Counter {
+        waits: Mutex<Vec<Duration>>,
+        looks: AtomicUsize,
+        looked: Notify,
+    }
+
+    #[async_trait]
+    impl Drain<u8> for Counter {
+        async fn drain(&self, _: &u8) -> Drained {
+            self.looks.fetch_add(1, Ordering::SeqCst);
+            self.looked.notify_one();
+            match self.waits.lock().unwrap().pop() {
+                Some(retry_in) => Drained::Blocked { retry_in },
+                None => Drained::Empty,
+            }
+        }
+    }
+
+    fn counter(waits: &[Duration]) -> Arc<Counter> {
+        Arc::new(Counter {
+            waits: Mutex::new(waits.to_vec()),
+            looks: AtomicUsize::new(0),
+            looked: Notify::new(),
+        })
+    }
+
+    fn queues(
+        work: &Arc<Counter>,
+        tracker: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Arc<Queues<u8>> {
+        let work: Weak<Counter> = Arc::downgrade(work);
+        Queues::new(work, tracker.clone(), stop)
+    }
+
+    #[tokio::test]
+    async fn a_blocked_queue_is_looked_at_again_by_the_bell_and_by_itself() {
+        let tracker = TaskTracker::new();
+        let work = counter(&[Duration::from_millis(1), Duration::from_secs(3600)]);
+        let queues = queues(&work, &tracker, CancellationToken::new());
+        queues.ring(1);
+        work.looked.notified().await;
+        queues.ring(1);
+        tracker.close();
+        tracker.wait().await;
+        assert_eq!(work.looks.load(Ordering::SeqCst), 3);
+        assert!(queues.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_a_waiting_worker() {
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let work = counter(&[Duration::from_secs(3600)]);
+        queues(&work, &tracker, stop.clone()).ring(1);
+        work.looked.notified().await;
+        stop.cancel();
+        tracker.close();
+        tracker.wait().await;
+        assert_eq!(work.looks.load(Ordering::SeqCst), 1);
+    }
+}

@@ -1,0 +1,264 @@
+//! Opening a database.
+
+use std::{
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    str::FromStr as _,
+    sync::Arc,
+};
+
+use sqlx::{
+    Any, AnyPool, Executor as _, Pool,
+    any::AnyPoolOptions,
+    migrate::{MigrateError, Migrator},
+    sqlite::SqliteConnectOptions,
+};
+
+use tokio::sync::Mutex;
+
+use super::{Cell, LeaseError, SealError, Sealer, StoreError, StoreKey, Transaction, lease::Lease};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+const READERS: u32 = 4;
+const CANARY_CELL: Cell<'_> = Cell { table: "store_owner", column: "canary", row: &["1"] };
+const CANARY: &[u8] = b"gephyra";
+
+/// An open database that this process owns. Clones share it.
+#[derive(Clone)]
+pub struct Database(Arc<Inner>);
+
+struct Inner {
+    backend: Backend,
+    /// One connection, so writers queue up fairly and none is told "busy".
+    writer: AnyPool,
+    /// The database itself refuses writes on these.
+    readers: AnyPool,
+    sealer: Arc<Sealer>,
+    epoch: i64,
+    /// Empty once it is closed.
+    lease: Mutex<Option<Lease>>,
+}
+
+/// Where the data is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+impl Database {
+    /// Opens the database at `url` (`sqlite:` with a file's path, or `postgres:`), takes the
+    /// lease, brings the tables up to date, checks the key and raises the fencing epoch.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect(url: &str, key: &StoreKey) -> Result<Self, ConnectError> {
+        sqlx::any::install_default_drivers();
+        let (backend, lease) = match Location::parse(url)? {
+            Location::Sqlite(path) => {
+                create_private_file(&path).map_err(ConnectError::File)?;
+                (Backend::Sqlite, Lease::take_file(&path)?)
+            }
+            Location::Postgres => (Backend::Postgres, Lease::take_advisory(url).await?),
+        };
+        let writer = open_pool(url, 1, backend.writer_settings()).await?;
+        MIGRATIONS.run(&writer).await.map_err(ConnectError::Migrate)?;
+        let sealer = Arc::new(Sealer::new(key).map_err(ConnectError::Key)?);
+        let epoch = take_over(&writer, &sealer).await?;
+        let readers = open_pool(url, READERS, backend.reader_settings()).await?;
+        let lease = Mutex::new(Some(lease));
+        Ok(Self(Arc::new(Inner { backend, writer, readers, sealer, epoch, lease })))
+    }
+
+    /// Begins a transaction that may write. It is the only one until it ends, so keep it short,
+    /// and open no other one meanwhile. Dropped without [`Transaction::commit`] it changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when another process owns the database by now.
+    pub async fn begin(&self) -> Result<Transaction, StoreError> {
+        let mut inner = match self.0.backend {
+            Backend::Sqlite => self.0.writer.begin_with("BEGIN IMMEDIATE").await?,
+            Backend::Postgres => self.0.writer.begin().await?,
+        };
+        let (epoch,): (i64,) =
+            sqlx::query_as(self.0.backend.fence_query()).fetch_one(&mut *inner).await?;
+        if epoch != self.0.epoch {
+            return Err(StoreError::Fenced);
+        }
+        Ok(Transaction::new(inner, Arc::clone(&self.0.sealer)))
+    }
+
+    /// Begins a transaction that can only read, beside any writer. The database refuses its
+    /// writes.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn read(&self) -> Result<Transaction, StoreError> {
+        let inner = self.0.readers.begin().await?;
+        Ok(Transaction::new(inner, Arc::clone(&self.0.sealer)))
+    }
+
+    /// How much room the whole database takes, in bytes.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn size_bytes(&self) -> Result<i64, StoreError> {
+        let query = match self.0.backend {
+            Backend::Sqlite => {
+                "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+            }
+            Backend::Postgres => "SELECT pg_database_size(current_database())",
+        };
+        let (size,): (i64,) = sqlx::query_as(query).fetch_one(&self.0.readers).await?;
+        Ok(size)
+    }
+
+    /// Closes all connections once they are idle, then gives the lease back.
+    ///
+    /// # Errors
+    /// When the lease could not be given back; it ends with the process.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.0.readers.close().await;
+        self.0.writer.close().await;
+        match self.0.lease.lock().await.take() {
+            Some(lease) => Ok(lease.release().await?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Shows nothing of where it is.
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("backend", &self.0.backend).finish_non_exhaustive()
+    }
+}
+
+impl Backend {
+    fn writer_settings(self) -> &'static str {
+        match self {
+            Self::Sqlite => {
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                 PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 10000; \
+                 PRAGMA secure_delete = ON"
+            }
+            Self::Postgres => "SET synchronous_commit = on",
+        }
+    }
+
+    fn reader_settings(self) -> &'static str {
+        match self {
+            Self::Sqlite => "PRAGMA query_only = ON; PRAGMA busy_timeout = 10000",
+            Self::Postgres => "SET default_transaction_read_only = on",
+        }
+    }
+
+    /// On PostgreSQL the row stays locked, so that nobody takes over before this transaction
+    /// has ended. SQLite has locked the file already.
+    fn fence_query(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SELECT epoch FROM store_owner",
+            Self::Postgres => "SELECT epoch FROM store_owner FOR UPDATE",
+        }
+    }
+}
+
+/// What a URL names.
+enum Location {
+    Sqlite(PathBuf),
+    Postgres,
+}
+
+impl Location {
+    fn parse(url: &str) -> Result<Self, ConnectError> {
+        match url.split_once(':') {
+            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres),
+            Some(("sqlite", _)) => sqlite_file(url).map(Self::Sqlite),
+            _ => Err(ConnectError::Url),
+        }
+    }
+}
+
+/// The path in the URL. A database in memory would forget what was acknowledged.
+fn sqlite_file(url: &str) -> Result<PathBuf, ConnectError> {
+    let options = SqliteConnectOptions::from_str(url).map_err(|_| ConnectError::Url)?;
+    let path = options.get_filename();
+    let in_memory = url.contains(":memory:") || url.contains("mode=memory");
+    if in_memory || path.as_os_str().is_empty() {
+        return Err(ConnectError::Url);
+    }
+    Ok(path.to_owned())
+}
+
+/// SQLite's other files take the mode of this one.
+fn create_private_file(path: &Path) -> std::io::Result<()> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+}
+
+async fn open_pool(
+    url: &str,
+    connections: u32,
+    settings: &'static str,
+) -> Result<Pool<Any>, ConnectError> {
+    AnyPoolOptions::new()
+        .max_connections(connections)
+        .after_connect(move |connection, _| {
+            Box::pin(async move { connection.execute(settings).await.map(drop) })
+        })
+        .connect(url)
+        .await
+        .map_err(ConnectError::Connect)
+}
+
+/// Checks the key against the canary that the first run left, then raises the epoch.
+async fn take_over(writer: &AnyPool, sealer: &Sealer) -> Result<i64, ConnectError> {
+    let mut tx = writer.begin().await.map_err(ConnectError::Connect)?;
+    let (canary,): (Option<Vec<u8>>,) = sqlx::query_as("SELECT canary FROM store_owner")
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(ConnectError::Connect)?;
+    let canary = match canary {
+        Some(sealed) => {
+            sealer.open(CANARY_CELL, &sealed).map_err(|_| ConnectError::WrongKey)?;
+            sealed
+        }
+        None => sealer.seal(CANARY_CELL, CANARY).map_err(|_| ConnectError::WrongKey)?,
+    };
+    let (epoch,): (i64,) =
+        sqlx::query_as("UPDATE store_owner SET epoch = epoch + 1, canary = $1 RETURNING epoch")
+            .bind(canary)
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(ConnectError::Connect)?;
+    tx.commit().await.map_err(ConnectError::Connect)?;
+    Ok(epoch)
+}
+
+/// A database cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL names no database of a kind that is supported.
+    #[error("the database URL must be sqlite:///path/to/file or postgres://user@host/name")]
+    Url,
+    /// The SQLite file cannot be made or opened.
+    #[error("the database file cannot be opened")]
+    File(#[source] std::io::Error),
+    /// Another process owns it.
+    #[error("the database cannot be owned by this process")]
+    Lease(#[from] LeaseError),
+    /// The database does not answer.
+    #[error("the database does not answer")]
+    Connect(#[source] sqlx::Error),
+    /// Its tables cannot be brought up to date.
+    #[error("the tables cannot be brought up to date")]
+    Migrate(#[source] MigrateError),
+    /// The key gives no sealing key.
+    #[error("the key cannot be used")]
+    Key(#[source] SealError),
+    /// It was sealed under another key.
+    #[error("the database was sealed under another key: use the key file it was made with")]
+    WrongKey,
+}

@@ -1,0 +1,115 @@
+//! Events of other networks, decrypted, until their Matrix events are in the outbox.
+
+use sqlx::AnyConnection;
+
+use crate::network::{ChatKey, RemoteEvent};
+
+use super::{
+    Cell, Sealer, StoreError, Transaction,
+    chat_columns::{chat_key, local_user},
+    error::expect_one_row,
+    sequence,
+};
+
+const TABLE: &str = "remote_inbox";
+
+/// A row of the remote inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RemoteInboxId(pub i64);
+
+/// An event that is not done yet.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PendingRemoteEvent {
+    /// Its row.
+    pub id: RemoteInboxId,
+    /// The event.
+    pub event: RemoteEvent,
+}
+
+/// The remote inbox.
+pub struct RemoteInbox<'t> {
+    conn: &'t mut AnyConnection,
+    sealer: &'t Sealer,
+}
+
+fn event_cell<'a>(row: &'a [&'a str]) -> Cell<'a> {
+    Cell { table: TABLE, column: "event", row }
+}
+
+impl<'t> RemoteInbox<'t> {
+    pub(super) fn new(tx: &'t mut Transaction) -> Self {
+        let (conn, sealer) = tx.parts();
+        Self { conn, sealer }
+    }
+
+    /// Stores an event behind all others of its chat.
+    ///
+    /// # Errors
+    /// When nothing was stored.
+    pub async fn insert(&mut self, event: &RemoteEvent) -> Result<RemoteInboxId, StoreError> {
+        let id = sequence::take(&mut *self.conn, 1).await?;
+        let sealed = self.sealer.seal_json(event_cell(&[&id.to_string()]), event)?;
+        sqlx::query(
+            "INSERT INTO remote_inbox (id, local_user, contact, event) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(id)
+        .bind(local_user(&event.chat.local))
+        .bind(event.chat.contact.as_str())
+        .bind(sealed)
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(RemoteInboxId(id))
+    }
+
+    /// The oldest open events of a chat, in the order they came.
+    ///
+    /// # Errors
+    /// When the database failed or a row cannot be opened.
+    pub async fn load_pending(
+        &mut self,
+        chat: &ChatKey,
+        limit: u32,
+    ) -> Result<Vec<PendingRemoteEvent>, StoreError> {
+        let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+            "SELECT id, event FROM remote_inbox WHERE local_user = $1 AND contact = $2 \
+             ORDER BY id LIMIT $3",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(i64::from(limit))
+        .fetch_all(&mut *self.conn)
+        .await?;
+        rows.into_iter()
+            .map(|(id, sealed)| {
+                let event = self.sealer.open_json(event_cell(&[&id.to_string()]), &sealed)?;
+                Ok(PendingRemoteEvent { id: RemoteInboxId(id), event })
+            })
+            .collect()
+    }
+
+    /// The chats that have open events, the one that waits longest first.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn pending_chats(&mut self) -> Result<Vec<ChatKey>, StoreError> {
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT local_user, contact FROM remote_inbox \
+             GROUP BY local_user, contact ORDER BY MIN(id)",
+        )
+        .fetch_all(&mut *self.conn)
+        .await?;
+        rows.into_iter().map(|(local, contact)| chat_key(&local, contact, TABLE)).collect()
+    }
+
+    /// Ends an event: nothing of it stays.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchRow`] when it is done already: whoever did this too must not count.
+    pub async fn mark_done(&mut self, id: RemoteInboxId) -> Result<(), StoreError> {
+        let result = sqlx::query("DELETE FROM remote_inbox WHERE id = $1")
+            .bind(id.0)
+            .execute(&mut *self.conn)
+            .await?;
+        expect_one_row(&result, TABLE)
+    }
+}

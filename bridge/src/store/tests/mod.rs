@@ -1,0 +1,7 @@
+//! The store on both databases.
+
+mod at_rest;
+mod opening;
+mod repositories;
+mod sealing;
+mod xmpp;

@@ -1,0 +1,278 @@
+//! The repositories of XMPP on both databases.
+
+use assert_matches::assert_matches;
+use e2ee::omemo::{DeviceId, IdentityKey, Namespace};
+use ruma::owned_user_id;
+
+use crate::{
+    network::{Author, ChatKey, LegSecurity, RemoteMessageId, RemoteUserId},
+    store::{
+        Database, DevicePin, KnownDevices, Repetition, StoreError, Transaction,
+        testing::{TestDatabase, on_both_databases},
+    },
+};
+
+on_both_databases!(
+    stanzas_are_taken_in_the_order_of_their_chat,
+    a_repeated_stanza_is_recognised,
+    held_stanzas_wait_for_their_release,
+    done_stanzas_are_purged_by_age,
+    stanzas_leave_in_order_and_once,
+    an_account_is_replaced_as_a_whole,
+    sessions_belong_to_one_chat_device_and_namespace,
+    the_first_identity_is_pinned,
+    a_change_is_news_once_and_approved_with_its_sessions,
+    device_lists_tell_whether_they_changed,
+    healing_is_bounded,
+    contacts_are_asked_once,
+    subscribers_come_and_go,
+    names_are_replaced,
+);
+
+fn alice() -> Author {
+    Author::Person(owned_user_id!("@alice:example.org"))
+}
+
+fn chat(contact: &str) -> ChatKey {
+    ChatKey { local: alice(), contact: RemoteUserId::new(contact) }
+}
+
+fn bob() -> ChatKey {
+    chat("bob@example.net")
+}
+
+fn device(id: u32) -> DeviceId {
+    DeviceId::new(id).unwrap()
+}
+
+/// The base point and another point of the curve.
+fn identity(u: u8) -> IdentityKey {
+    let mut bytes = [0; 32];
+    bytes[0] = u;
+    IdentityKey::from_bytes(&bytes).expect("a point on the curve")
+}
+
+async fn begin(location: &TestDatabase) -> (Database, Transaction) {
+    let db = location.open().await;
+    let tx = db.begin().await.unwrap();
+    (db, tx)
+}
+
+async fn stanzas_are_taken_in_the_order_of_their_chat(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let carol = chat("carol@example.net");
+    let bridge = ChatKey { local: Author::Bridge, ..bob() };
+    for (chat, text) in [(&bob(), "b1"), (&carol, "c1"), (&bob(), "b2"), (&bridge, "x")] {
+        let mut inbox = tx.xmpp_inbox();
+        inbox.insert(chat, text, Repetition::Always, text.as_bytes(), 5).await.unwrap().unwrap();
+    }
+    assert!(tx.xmpp_inbox().pending_chats().await.unwrap() == [bob(), carol, bridge]);
+    for text in ["b1", "b2"] {
+        let next = tx.xmpp_inbox().find_next(&bob()).await.unwrap().unwrap();
+        assert_eq!((next.stanza.as_slice(), next.received_ms), (text.as_bytes(), 5));
+        tx.xmpp_inbox().mark_done(next.id).await.unwrap();
+        let again = tx.xmpp_inbox().mark_done(next.id).await;
+        assert_matches!(again, Err(StoreError::NoSuchRow { .. }));
+    }
+    assert!(tx.xmpp_inbox().find_next(&bob()).await.unwrap().is_none());
+}
+
+async fn a_repeated_stanza_is_recognised(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let mut inbox = tx.xmpp_inbox();
+    let id = inbox.insert(&bob(), "h", Repetition::Always, b"s", 10).await.unwrap().unwrap();
+    assert_eq!(inbox.insert(&bob(), "h", Repetition::Always, b"s", 20).await.unwrap(), None);
+    inbox.mark_done(id).await.unwrap();
+    assert_eq!(inbox.insert(&bob(), "h", Repetition::Always, b"s", 20).await.unwrap(), None);
+    assert_eq!(inbox.insert(&bob(), "h", Repetition::Since(10), b"s", 20).await.unwrap(), None);
+    assert!(inbox.insert(&bob(), "h", Repetition::Since(11), b"s", 20).await.unwrap().is_some());
+    assert!(inbox.insert(&bob(), "h", Repetition::Never, b"s", 20).await.unwrap().is_some());
+    let other = chat("carol@example.net");
+    assert!(inbox.insert(&other, "h", Repetition::Always, b"s", 20).await.unwrap().is_some());
+}
+
+async fn held_stanzas_wait_for_their_release(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let mut inbox = tx.xmpp_inbox();
+    let first = inbox.insert(&bob(), "1", Repetition::Always, b"1", 0).await.unwrap().unwrap();
+    inbox.insert(&bob(), "2", Repetition::Always, b"2", 0).await.unwrap().unwrap();
+    inbox.hold(first).await.unwrap();
+    assert_matches!(inbox.hold(first).await, Err(StoreError::NoSuchRow { .. }));
+    assert_eq!(inbox.find_next(&bob()).await.unwrap().unwrap().stanza.as_slice(), b"2");
+    assert_eq!(inbox.release(&chat("carol@example.net")).await.unwrap(), 0);
+    assert_eq!(inbox.release(&bob()).await.unwrap(), 1);
+    assert_eq!(inbox.find_next(&bob()).await.unwrap().unwrap().stanza.as_slice(), b"1");
+}
+
+async fn done_stanzas_are_purged_by_age(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let mut inbox = tx.xmpp_inbox();
+    for (hash, received_ms) in [("old", 10), ("new", 20)] {
+        let id = inbox.insert(&bob(), hash, Repetition::Always, b"s", received_ms).await.unwrap();
+        inbox.mark_done(id.unwrap()).await.unwrap();
+    }
+    inbox.insert(&bob(), "open", Repetition::Always, b"s", 10).await.unwrap().unwrap();
+    assert_eq!(inbox.purge_done(20).await.unwrap(), 1);
+    assert!(inbox.insert(&bob(), "old", Repetition::Always, b"s", 30).await.unwrap().is_some());
+    for known in ["new", "open"] {
+        assert!(inbox.insert(&bob(), known, Repetition::Always, b"s", 30).await.unwrap().is_none());
+    }
+}
+
+async fn stanzas_leave_in_order_and_once(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let id = RemoteMessageId::new("m1");
+    let mut outbox = tx.xmpp_outbox();
+    let message = Some((&id, LegSecurity::Plaintext));
+    let first = outbox.insert(&bob(), message, b"one").await.unwrap();
+    outbox.insert(&chat("carol@example.net"), None, b"two").await.unwrap();
+    let pending = outbox.load_pending(10).await.unwrap();
+    let bytes: Vec<&[u8]> = pending.iter().map(|row| row.stanza.as_slice()).collect();
+    assert_eq!(bytes, [b"one", b"two"]);
+    assert!(pending[0].chat == bob() && pending[1].message.is_none());
+    assert!(pending[0].message == Some((id.clone(), LegSecurity::Plaintext)));
+    assert_eq!(outbox.find_message(&bob(), &id).await.unwrap().unwrap().id, first);
+    assert!(outbox.mark_sent(first).await.unwrap());
+    assert!(!outbox.mark_sent(first).await.unwrap());
+    assert!(outbox.find_message(&bob(), &id).await.unwrap().is_none());
+    assert_eq!(outbox.load_pending(10).await.unwrap().len(), 1);
+}
+
+async fn an_account_is_replaced_as_a_whole(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let mut omemo = tx.xmpp_omemo();
+    assert!(omemo.find_account(&alice()).await.unwrap().is_none());
+    for secret in [b"first".as_slice(), b"second"] {
+        omemo.save_account(&alice(), secret).await.unwrap();
+        assert_eq!(omemo.find_account(&alice()).await.unwrap().unwrap().as_slice(), secret);
+    }
+    assert!(omemo.has_account(&alice()).await.unwrap());
+    assert!(!omemo.has_account(&Author::Bridge).await.unwrap());
+    assert!(omemo.find_account(&Author::Bridge).await.unwrap().is_none());
+}
+
+async fn sessions_belong_to_one_chat_device_and_namespace(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let mut omemo = tx.xmpp_omemo();
+    let places = [
+        (bob(), device(1), Namespace::V2),
+        (bob(), device(1), Namespace::Legacy),
+        (bob(), device(2), Namespace::V2),
+        (chat("carol@example.net"), device(1), Namespace::V2),
+    ];
+    for round in [0_u8, 10] {
+        for (n, (chat, device, namespace)) in (round..).zip(&places) {
+            omemo.save_sessions(chat, *device, *namespace, &[n]).await.unwrap();
+        }
+    }
+    for (n, (chat, device, namespace)) in (10..).zip(&places) {
+        let found = omemo.find_sessions(chat, *device, *namespace).await.unwrap().unwrap();
+        assert_eq!(found.as_slice(), [n]);
+    }
+    assert!(omemo.find_sessions(&bob(), device(3), Namespace::V2).await.unwrap().is_none());
+}
+
+async fn the_first_identity_is_pinned(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let mut omemo = tx.xmpp_omemo();
+    omemo.pin(&bob(), device(1), identity(9)).await.unwrap();
+    omemo.pin(&bob(), device(1), identity(16)).await.unwrap();
+    let pin = DevicePin { device: device(1), identity: identity(9), changed_to: None };
+    assert_eq!(omemo.load_pins(&bob()).await.unwrap(), [pin]);
+    assert!(omemo.load_pins(&chat("carol@example.net")).await.unwrap().is_empty());
+}
+
+async fn a_change_is_news_once_and_approved_with_its_sessions(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let mut omemo = tx.xmpp_omemo();
+    for id in [1, 2] {
+        omemo.pin(&bob(), device(id), identity(9)).await.unwrap();
+        omemo.save_sessions(&bob(), device(id), Namespace::V2, b"s").await.unwrap();
+    }
+    assert!(!omemo.note_change(&bob(), device(1), identity(9)).await.unwrap());
+    assert!(!omemo.note_change(&bob(), device(3), identity(16)).await.unwrap());
+    assert!(omemo.note_change(&bob(), device(1), identity(16)).await.unwrap());
+    assert!(!omemo.note_change(&bob(), device(1), identity(16)).await.unwrap());
+    assert_eq!(omemo.load_pins(&bob()).await.unwrap()[0].changed_to, Some(identity(16)));
+
+    assert!(!omemo.note_change(&bob(), device(1), identity(9)).await.unwrap());
+    assert_eq!(omemo.load_pins(&bob()).await.unwrap()[0].changed_to, None, "as before");
+    assert!(omemo.note_change(&bob(), device(1), identity(16)).await.unwrap());
+
+    let other = omemo.approve_change(&bob(), device(1), identity(9)).await.unwrap();
+    assert!(!other, "another one than it presents");
+    assert!(omemo.find_sessions(&bob(), device(1), Namespace::V2).await.unwrap().is_some());
+    for approved in [true, false] {
+        let done = omemo.approve_change(&bob(), device(1), identity(16)).await.unwrap();
+        assert_eq!(done, approved);
+    }
+    let pin = DevicePin { device: device(1), identity: identity(16), changed_to: None };
+    assert_eq!(omemo.load_pins(&bob()).await.unwrap()[0], pin);
+    assert!(omemo.find_sessions(&bob(), device(1), Namespace::V2).await.unwrap().is_none());
+    assert!(omemo.find_sessions(&bob(), device(2), Namespace::V2).await.unwrap().is_some());
+}
+
+async fn device_lists_tell_whether_they_changed(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let mut omemo = tx.xmpp_omemo();
+    let known = |ids: &[u32], known_ms| KnownDevices {
+        devices: ids.iter().map(|id| device(*id)).collect(),
+        known_ms,
+    };
+    assert_eq!(omemo.find_devices(&bob(), Namespace::V2).await.unwrap(), None);
+    for (ids, changed) in [(&[] as &[u32], true), (&[], false), (&[1, 2], true), (&[1, 2], false)] {
+        let list = known(ids, 7);
+        assert_eq!(omemo.save_devices(&bob(), Namespace::V2, &list).await.unwrap(), changed);
+        assert_eq!(omemo.find_devices(&bob(), Namespace::V2).await.unwrap(), Some(list));
+    }
+    assert_eq!(omemo.find_devices(&bob(), Namespace::Legacy).await.unwrap(), None);
+}
+
+async fn healing_is_bounded(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let mut omemo = tx.xmpp_omemo();
+    for (now_ms, allowed) in [(1000, true), (1001, false), (1999, false), (2000, true)] {
+        let may = omemo.may_heal(&bob(), device(1), Namespace::V2, now_ms, 1000).await.unwrap();
+        assert_eq!(may, allowed, "{now_ms}");
+    }
+    assert!(omemo.may_heal(&bob(), device(2), Namespace::V2, 2001, 1000).await.unwrap());
+}
+
+async fn contacts_are_asked_once(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let mut roster = tx.xmpp_roster();
+    assert!(!roster.has_met(&bob()).await.unwrap());
+    assert!(roster.meet(&bob()).await.unwrap());
+    assert!(!roster.meet(&bob()).await.unwrap());
+    assert!(roster.has_met(&bob()).await.unwrap());
+    assert!(roster.first_ask(&bob()).await.unwrap());
+    assert!(!roster.first_ask(&bob()).await.unwrap());
+    assert!(roster.first_ask(&chat("carol@example.net")).await.unwrap());
+    let contacts = roster.contacts(&alice()).await.unwrap();
+    assert!(contacts == [bob().contact, RemoteUserId::new("carol@example.net")]);
+    assert!(roster.find_chat_with(&bob().contact).await.unwrap() == Some(bob()));
+    assert!(roster.find_chat_with(&RemoteUserId::new("dan@x")).await.unwrap().is_none());
+}
+
+async fn subscribers_come_and_go(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let mut roster = tx.xmpp_roster();
+    for jid in ["b@x", "a@x", "b@x"] {
+        roster.subscribe(&alice(), "node", jid).await.unwrap();
+    }
+    assert_eq!(roster.subscribers(&alice(), "node").await.unwrap(), ["a@x", "b@x"]);
+    assert!(roster.unsubscribe(&alice(), "node", "a@x").await.unwrap());
+    assert!(!roster.unsubscribe(&alice(), "node", "a@x").await.unwrap());
+    assert_eq!(roster.subscribers(&alice(), "node").await.unwrap(), ["b@x"]);
+    assert!(roster.subscribers(&Author::Bridge, "node").await.unwrap().is_empty());
+}
+
+async fn names_are_replaced(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let mut roster = tx.xmpp_roster();
+    assert_eq!(roster.find_name(&alice()).await.unwrap(), None);
+    for name in ["Alice", "Álice"] {
+        roster.save_name(&alice(), name).await.unwrap();
+        assert_eq!(roster.find_name(&alice()).await.unwrap().as_deref(), Some(name));
+    }
+}

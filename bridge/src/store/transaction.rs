@@ -1,0 +1,86 @@
+//! One unit of work, and the repositories that are reached through it.
+
+use std::sync::Arc;
+
+use sqlx::{Any, AnyConnection};
+
+use super::{
+    Ghosts, ManagementRooms, MatrixInbox, MatrixOutbox, MegolmIndex, MessageMap, Notices, Pins,
+    Portals, RemoteInbox, Sealer, StoreError,
+};
+
+/// A transaction. Dropped without [`Self::commit`] it changes nothing.
+pub struct Transaction {
+    inner: sqlx::Transaction<'static, Any>,
+    sealer: Arc<Sealer>,
+}
+
+impl Transaction {
+    pub(super) fn new(inner: sqlx::Transaction<'static, Any>, sealer: Arc<Sealer>) -> Self {
+        Self { inner, sealer }
+    }
+
+    /// Makes everything of this transaction durable.
+    ///
+    /// # Errors
+    /// When the database did not confirm it: then it may have happened or not, and whoever
+    /// cached anything must load it anew.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        Ok(self.inner.commit().await?)
+    }
+
+    /// For repositories: the connection and the sealer.
+    pub(super) fn parts(&mut self) -> (&mut AnyConnection, &Sealer) {
+        (&mut self.inner, &self.sealer)
+    }
+
+    /// Events the homeserver has pushed.
+    pub fn matrix_inbox(&mut self) -> MatrixInbox<'_> {
+        MatrixInbox::new(self)
+    }
+
+    /// Events of other networks, decrypted, on their way to Matrix.
+    pub fn remote_inbox(&mut self) -> RemoteInbox<'_> {
+        RemoteInbox::new(self)
+    }
+
+    /// Events on their way to the homeserver.
+    pub fn matrix_outbox(&mut self) -> MatrixOutbox<'_> {
+        MatrixOutbox::new(self)
+    }
+
+    /// Portals.
+    pub fn portals(&mut self) -> Portals<'_> {
+        Portals::new(self)
+    }
+
+    /// Management rooms.
+    pub fn management_rooms(&mut self) -> ManagementRooms<'_> {
+        ManagementRooms::new(self)
+    }
+
+    /// Ghosts and the bridge bot.
+    pub fn ghosts(&mut self) -> Ghosts<'_> {
+        Ghosts::new(self)
+    }
+
+    /// Which event is which message.
+    pub fn message_map(&mut self) -> MessageMap<'_> {
+        MessageMap::new(self)
+    }
+
+    /// Pinned identities of Matrix users.
+    pub fn pins(&mut self) -> Pins<'_> {
+        Pins::new(self)
+    }
+
+    /// What has been told once.
+    pub fn notices(&mut self) -> Notices<'_> {
+        Notices::new(self)
+    }
+
+    /// The guard against replayed Megolm messages.
+    pub fn megolm_index(&mut self) -> MegolmIndex<'_> {
+        MegolmIndex::new(self)
+    }
+}

@@ -1,0 +1,208 @@
+//! Stanzas from XMPP as they came, until they are decrypted and turned into remote events.
+
+use sqlx::AnyConnection;
+use zeroize::Zeroizing;
+
+use crate::network::ChatKey;
+
+use super::{
+    Cell, Sealer, StoreError, Transaction,
+    chat_columns::{chat_key, local_user},
+    error::expect_one_row,
+    sequence,
+};
+
+const TABLE: &str = "xmpp_inbox";
+
+/// A row of the XMPP inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StanzaId(pub i64);
+
+/// How a repetition of a stanza is recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repetition {
+    /// By its hash, for as long as the row is kept.
+    Always,
+    /// By its hash, when the first one came after this time (milliseconds since 1970).
+    Since(i64),
+    /// Not at all.
+    Never,
+}
+
+/// A stanza that is not done yet.
+pub struct PendingStanza {
+    /// Its row.
+    pub id: StanzaId,
+    /// When it came, in milliseconds since 1970.
+    pub received_ms: i64,
+    /// Its bytes.
+    pub stanza: Zeroizing<Vec<u8>>,
+}
+
+/// The XMPP inbox.
+pub struct XmppInbox<'t> {
+    conn: &'t mut AnyConnection,
+    sealer: &'t Sealer,
+}
+
+fn stanza_cell<'a>(row: &'a [&'a str]) -> Cell<'a> {
+    Cell { table: TABLE, column: "stanza", row }
+}
+
+impl Transaction {
+    /// Stanzas from XMPP that wait to be decrypted.
+    pub fn xmpp_inbox(&mut self) -> XmppInbox<'_> {
+        let (conn, sealer) = self.parts();
+        XmppInbox { conn, sealer }
+    }
+}
+
+impl XmppInbox<'_> {
+    /// Stores a stanza behind all others of its chat. `None` when it is a repetition.
+    ///
+    /// # Errors
+    /// When nothing was stored.
+    pub async fn insert(
+        &mut self,
+        chat: &ChatKey,
+        hash: &str,
+        repetition: Repetition,
+        stanza: &[u8],
+        now_ms: i64,
+    ) -> Result<Option<StanzaId>, StoreError> {
+        let since = match repetition {
+            Repetition::Always => Some(i64::MIN),
+            Repetition::Since(since) => Some(since),
+            Repetition::Never => None,
+        };
+        if let Some(since) = since
+            && self.was_seen(chat, hash, since).await?
+        {
+            return Ok(None);
+        }
+        let id = sequence::take(&mut *self.conn, 1).await?;
+        let sealed = self.sealer.seal(stanza_cell(&[&id.to_string()]), stanza)?;
+        sqlx::query(
+            "INSERT INTO xmpp_inbox (id, local_user, contact, hash, state, received_ms, stanza) \
+             VALUES ($1, $2, $3, $4, 'pending', $5, $6)",
+        )
+        .bind(id)
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(hash)
+        .bind(now_ms)
+        .bind(sealed)
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(Some(StanzaId(id)))
+    }
+
+    async fn was_seen(
+        &mut self,
+        chat: &ChatKey,
+        hash: &str,
+        since_ms: i64,
+    ) -> Result<bool, StoreError> {
+        let row: Option<(i64,)> = sqlx::query_as(
+            "SELECT id FROM xmpp_inbox WHERE local_user = $1 AND contact = $2 AND hash = $3 \
+             AND received_ms >= $4 LIMIT 1",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(hash)
+        .bind(since_ms)
+        .fetch_optional(&mut *self.conn)
+        .await?;
+        Ok(row.is_some())
+    }
+
+    /// The oldest stanza of a chat that is neither done nor held.
+    ///
+    /// # Errors
+    /// When the database failed or the row cannot be opened.
+    pub async fn find_next(&mut self, chat: &ChatKey) -> Result<Option<PendingStanza>, StoreError> {
+        let row: Option<(i64, i64, Vec<u8>)> = sqlx::query_as(
+            "SELECT id, received_ms, stanza FROM xmpp_inbox \
+             WHERE local_user = $1 AND contact = $2 AND state = 'pending' ORDER BY id LIMIT 1",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .fetch_optional(&mut *self.conn)
+        .await?;
+        row.map(|(id, received_ms, sealed)| {
+            let stanza = self.sealer.open(stanza_cell(&[&id.to_string()]), &sealed)?;
+            Ok(PendingStanza { id: StanzaId(id), received_ms, stanza })
+        })
+        .transpose()
+    }
+
+    /// The chats that have stanzas to decrypt, the one that waits longest first.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn pending_chats(&mut self) -> Result<Vec<ChatKey>, StoreError> {
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT local_user, contact FROM xmpp_inbox WHERE state = 'pending' \
+             GROUP BY local_user, contact ORDER BY MIN(id)",
+        )
+        .fetch_all(&mut *self.conn)
+        .await?;
+        rows.into_iter().map(|(local, contact)| chat_key(&local, contact, TABLE)).collect()
+    }
+
+    /// Ends a stanza: its content goes, its hash stays to recognise it.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchRow`] when it is done already: whoever did this too must not count.
+    pub async fn mark_done(&mut self, id: StanzaId) -> Result<(), StoreError> {
+        let result = sqlx::query(
+            "UPDATE xmpp_inbox SET state = 'done', stanza = NULL WHERE id = $1 AND state <> 'done'",
+        )
+        .bind(id.0)
+        .execute(&mut *self.conn)
+        .await?;
+        expect_one_row(&result, TABLE)
+    }
+
+    /// Puts a stanza aside until [`Self::release`].
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchRow`] when it is not pending.
+    pub async fn hold(&mut self, id: StanzaId) -> Result<(), StoreError> {
+        let result =
+            sqlx::query("UPDATE xmpp_inbox SET state = 'held' WHERE id = $1 AND state = 'pending'")
+                .bind(id.0)
+                .execute(&mut *self.conn)
+                .await?;
+        expect_one_row(&result, TABLE)
+    }
+
+    /// Lets everything that was held in a chat be tried again. Returns how many stanzas.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn release(&mut self, chat: &ChatKey) -> Result<u64, StoreError> {
+        let result = sqlx::query(
+            "UPDATE xmpp_inbox SET state = 'pending' \
+             WHERE local_user = $1 AND contact = $2 AND state = 'held'",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(result.rows_affected())
+    }
+
+    /// Forgets done stanzas that came before a time (milliseconds since 1970).
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn purge_done(&mut self, before_ms: i64) -> Result<u64, StoreError> {
+        let result =
+            sqlx::query("DELETE FROM xmpp_inbox WHERE state = 'done' AND received_ms < $1")
+                .bind(before_ms)
+                .execute(&mut *self.conn)
+                .await?;
+        Ok(result.rows_affected())
+    }
+}

@@ -1,0 +1,387 @@
+//! OMEMO state: our devices, the sessions and pins of contacts' devices, and their device lists.
+
+use e2ee::omemo::{DeviceId, IdentityKey, Namespace};
+use sqlx::AnyConnection;
+use zeroize::Zeroizing;
+
+use crate::network::{Author, ChatKey};
+
+use super::{Cell, Sealer, StoreError, Transaction, chat_columns::local_user};
+
+const ACCOUNTS: &str = "xmpp_accounts";
+const SESSIONS: &str = "xmpp_sessions";
+const PINS: &str = "xmpp_pins";
+const DEVICE_LISTS: &str = "xmpp_device_lists";
+
+/// The identity a contact's device was first seen with, or that was approved since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DevicePin {
+    /// The device.
+    pub device: DeviceId,
+    /// The identity that counts.
+    pub identity: IdentityKey,
+    /// Another identity that the device presents, and that waits for approval.
+    pub changed_to: Option<IdentityKey>,
+}
+
+/// The devices a contact has announced in one namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownDevices {
+    /// The devices, in the list's order.
+    pub devices: Vec<DeviceId>,
+    /// When that was learnt, in milliseconds since 1970.
+    pub known_ms: i64,
+}
+
+/// All OMEMO state.
+pub struct XmppOmemo<'t> {
+    conn: &'t mut AnyConnection,
+    sealer: &'t Sealer,
+}
+
+const fn namespace_column(namespace: Namespace) -> &'static str {
+    match namespace {
+        Namespace::Legacy => "legacy",
+        Namespace::V2 => "v2",
+    }
+}
+
+fn identity_column(identity: IdentityKey) -> String {
+    hex::encode(identity.to_bytes())
+}
+
+fn parse_identity(text: &str) -> Result<IdentityKey, StoreError> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes)
+        .ok()
+        .and_then(|()| IdentityKey::from_bytes(&bytes))
+        .ok_or(StoreError::Corrupt { table: PINS, column: "identity" })
+}
+
+fn parse_device(id: i64, table: &'static str) -> Result<DeviceId, StoreError> {
+    u32::try_from(id)
+        .ok()
+        .and_then(DeviceId::new)
+        .ok_or(StoreError::Corrupt { table, column: "device_id" })
+}
+
+impl Transaction {
+    /// Devices, sessions and pins of OMEMO.
+    pub fn xmpp_omemo(&mut self) -> XmppOmemo<'_> {
+        let (conn, sealer) = self.parts();
+        XmppOmemo { conn, sealer }
+    }
+}
+
+impl XmppOmemo<'_> {
+    /// The OMEMO device of an author, as [`Self::save_account`] got it.
+    ///
+    /// # Errors
+    /// When the database failed or the row cannot be opened.
+    pub async fn find_account(
+        &mut self,
+        author: &Author,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        let user = local_user(author);
+        let row: Option<(Vec<u8>,)> =
+            sqlx::query_as("SELECT account FROM xmpp_accounts WHERE local_user = $1")
+                .bind(user)
+                .fetch_optional(&mut *self.conn)
+                .await?;
+        let cell = Cell { table: ACCOUNTS, column: "account", row: &[user] };
+        row.map(|(sealed,)| self.sealer.open(cell, &sealed)).transpose()
+    }
+
+    /// Whether an author has an OMEMO device.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn has_account(&mut self, author: &Author) -> Result<bool, StoreError> {
+        let row: Option<(String,)> =
+            sqlx::query_as("SELECT local_user FROM xmpp_accounts WHERE local_user = $1")
+                .bind(local_user(author))
+                .fetch_optional(&mut *self.conn)
+                .await?;
+        Ok(row.is_some())
+    }
+
+    /// Stores the OMEMO device of an author.
+    ///
+    /// # Errors
+    /// When nothing was stored.
+    pub async fn save_account(&mut self, author: &Author, bytes: &[u8]) -> Result<(), StoreError> {
+        let user = local_user(author);
+        let cell = Cell { table: ACCOUNTS, column: "account", row: &[user] };
+        let sealed = self.sealer.seal(cell, bytes)?;
+        sqlx::query(
+            "INSERT INTO xmpp_accounts (local_user, account) VALUES ($1, $2) \
+             ON CONFLICT (local_user) DO UPDATE SET account = excluded.account",
+        )
+        .bind(user)
+        .bind(sealed)
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(())
+    }
+
+    /// The sessions with a contact's device, as [`Self::save_sessions`] got them.
+    ///
+    /// # Errors
+    /// When the database failed or the row cannot be opened.
+    pub async fn find_sessions(
+        &mut self,
+        chat: &ChatKey,
+        device: DeviceId,
+        namespace: Namespace,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        let row: Option<(Vec<u8>,)> = sqlx::query_as(
+            "SELECT sessions FROM xmpp_sessions WHERE local_user = $1 AND contact = $2 \
+             AND device_id = $3 AND namespace = $4",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(i64::from(device.value()))
+        .bind(namespace_column(namespace))
+        .fetch_optional(&mut *self.conn)
+        .await?;
+        let (id, name) = (device.to_string(), namespace_column(namespace));
+        let key = [local_user(&chat.local), chat.contact.as_str(), &id, name];
+        let cell = Cell { table: SESSIONS, column: "sessions", row: &key };
+        row.map(|(sealed,)| self.sealer.open(cell, &sealed)).transpose()
+    }
+
+    /// Stores the sessions with a contact's device in place of what was.
+    ///
+    /// # Errors
+    /// When nothing was stored.
+    pub async fn save_sessions(
+        &mut self,
+        chat: &ChatKey,
+        device: DeviceId,
+        namespace: Namespace,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        let (id, name) = (device.to_string(), namespace_column(namespace));
+        let key = [local_user(&chat.local), chat.contact.as_str(), &id, name];
+        let cell = Cell { table: SESSIONS, column: "sessions", row: &key };
+        let sealed = self.sealer.seal(cell, bytes)?;
+        sqlx::query(
+            "INSERT INTO xmpp_sessions (local_user, contact, device_id, namespace, sessions) \
+             VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (local_user, contact, device_id, namespace) \
+             DO UPDATE SET sessions = excluded.sessions",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(i64::from(device.value()))
+        .bind(name)
+        .bind(sealed)
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(())
+    }
+
+    /// All pinned identities of a contact's devices.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn load_pins(&mut self, chat: &ChatKey) -> Result<Vec<DevicePin>, StoreError> {
+        let rows: Vec<(i64, String, Option<String>)> = sqlx::query_as(
+            "SELECT device_id, identity, changed_to FROM xmpp_pins \
+             WHERE local_user = $1 AND contact = $2 ORDER BY device_id",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .fetch_all(&mut *self.conn)
+        .await?;
+        rows.into_iter()
+            .map(|(device, identity, changed_to)| {
+                Ok(DevicePin {
+                    device: parse_device(device, PINS)?,
+                    identity: parse_identity(&identity)?,
+                    changed_to: changed_to.as_deref().map(parse_identity).transpose()?,
+                })
+            })
+            .collect()
+    }
+
+    /// Pins an identity on first use. An identity that is pinned already stays.
+    ///
+    /// # Errors
+    /// When nothing was stored.
+    pub async fn pin(
+        &mut self,
+        chat: &ChatKey,
+        device: DeviceId,
+        identity: IdentityKey,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO xmpp_pins (local_user, contact, device_id, identity) \
+             VALUES ($1, $2, $3, $4) ON CONFLICT (local_user, contact, device_id) DO NOTHING",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(i64::from(device.value()))
+        .bind(identity_column(identity))
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(())
+    }
+
+    /// Remembers that a pinned device presents another identity. Returns whether that is news. A
+    /// device that presents the pinned one is as before any change: otherwise nothing but the
+    /// approval of a strange identity would let messages out again.
+    ///
+    /// # Errors
+    /// When nothing was stored.
+    pub async fn note_change(
+        &mut self,
+        chat: &ChatKey,
+        device: DeviceId,
+        presented: IdentityKey,
+    ) -> Result<bool, StoreError> {
+        let presented = identity_column(presented);
+        sqlx::query(
+            "UPDATE xmpp_pins SET changed_to = NULL \
+             WHERE local_user = $1 AND contact = $2 AND device_id = $3 AND identity = $4",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(i64::from(device.value()))
+        .bind(&presented)
+        .execute(&mut *self.conn)
+        .await?;
+        let result = sqlx::query(
+            "UPDATE xmpp_pins SET changed_to = $4 \
+             WHERE local_user = $1 AND contact = $2 AND device_id = $3 \
+             AND identity <> $4 AND (changed_to IS NULL OR changed_to <> $4)",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(i64::from(device.value()))
+        .bind(presented)
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(result.rows_affected() == 1)
+    }
+
+    /// Makes the identity that a device presents the pinned one, and forgets the sessions with it.
+    /// Returns whether it still presents that one.
+    ///
+    /// # Errors
+    /// When nothing was stored.
+    pub async fn approve_change(
+        &mut self,
+        chat: &ChatKey,
+        device: DeviceId,
+        presented: IdentityKey,
+    ) -> Result<bool, StoreError> {
+        let result = sqlx::query(
+            "UPDATE xmpp_pins SET identity = changed_to, changed_to = NULL \
+             WHERE local_user = $1 AND contact = $2 AND device_id = $3 AND changed_to = $4",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(i64::from(device.value()))
+        .bind(identity_column(presented))
+        .execute(&mut *self.conn)
+        .await?;
+        if result.rows_affected() == 0 {
+            return Ok(false);
+        }
+        sqlx::query(
+            "DELETE FROM xmpp_sessions WHERE local_user = $1 AND contact = $2 AND device_id = $3",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(i64::from(device.value()))
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(true)
+    }
+
+    /// What is known of a contact's devices in one namespace; `None` when it was never asked.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn find_devices(
+        &mut self,
+        chat: &ChatKey,
+        namespace: Namespace,
+    ) -> Result<Option<KnownDevices>, StoreError> {
+        let row: Option<(String, i64)> = sqlx::query_as(
+            "SELECT devices, known_ms FROM xmpp_device_lists \
+             WHERE local_user = $1 AND contact = $2 AND namespace = $3",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(namespace_column(namespace))
+        .fetch_optional(&mut *self.conn)
+        .await?;
+        let corrupt = StoreError::Corrupt { table: DEVICE_LISTS, column: "devices" };
+        let Some((devices, known_ms)) = row else { return Ok(None) };
+        let devices = devices
+            .split(',')
+            .filter(|id| !id.is_empty())
+            .map(|id| id.parse().ok().and_then(DeviceId::new))
+            .collect::<Option<Vec<_>>>()
+            .ok_or(corrupt)?;
+        Ok(Some(KnownDevices { devices, known_ms }))
+    }
+
+    /// Stores a contact's device list. Returns whether it differs from what was known.
+    ///
+    /// # Errors
+    /// When nothing was stored.
+    pub async fn save_devices(
+        &mut self,
+        chat: &ChatKey,
+        namespace: Namespace,
+        known: &KnownDevices,
+    ) -> Result<bool, StoreError> {
+        let before = self.find_devices(chat, namespace).await?;
+        let ids: Vec<String> = known.devices.iter().map(ToString::to_string).collect();
+        sqlx::query(
+            "INSERT INTO xmpp_device_lists (local_user, contact, namespace, devices, known_ms) \
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (local_user, contact, namespace) \
+             DO UPDATE SET devices = excluded.devices, known_ms = excluded.known_ms",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(namespace_column(namespace))
+        .bind(ids.join(","))
+        .bind(known.known_ms)
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(before.is_none_or(|before| before.devices != known.devices))
+    }
+
+    /// Whether a broken session with a device may be replaced now: at most once in `every_ms`.
+    /// Remembers it if so.
+    ///
+    /// # Errors
+    /// When nothing was stored.
+    pub async fn may_heal(
+        &mut self,
+        chat: &ChatKey,
+        device: DeviceId,
+        namespace: Namespace,
+        now_ms: i64,
+        every_ms: i64,
+    ) -> Result<bool, StoreError> {
+        let result = sqlx::query(
+            "INSERT INTO xmpp_heals (local_user, contact, device_id, namespace, healed_ms) \
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (local_user, contact, device_id, namespace) \
+             DO UPDATE SET healed_ms = excluded.healed_ms WHERE xmpp_heals.healed_ms <= $6",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(i64::from(device.value()))
+        .bind(namespace_column(namespace))
+        .bind(now_ms)
+        .bind(now_ms.saturating_sub(every_ms))
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(result.rows_affected() == 1)
+    }
+}

@@ -1,0 +1,217 @@
+//! The component as the portal sees it.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use minidom::Element;
+use rand_core::CryptoRngCore;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    XmppConfig,
+    core::Core,
+    devices::DevicesError,
+    encrypt::{devices_error, temporary},
+    pep::{Node, vcard},
+    xml::{El, NICK, PUBSUB},
+};
+use crate::{
+    clock::Clock,
+    error_chain,
+    network::{
+        Author, ChatKey, IdentityTrust, NetworkClient, OutgoingMessage, RemoteDevice, RemoteEvents,
+        RemoteUserId, SendError, Sent,
+    },
+    store::{Database, StoreError},
+};
+
+/// Done stanzas are recognised for this long.
+const REMEMBER_MS: i64 = 30 * 24 * 60 * 60 * 1000;
+/// How often old ones are forgotten.
+const PURGE_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest name that is carried.
+const MAX_NAME_CHARS: usize = 100;
+
+/// The component: one login that serves every Matrix user.
+pub struct XmppClient(Arc<Core>);
+
+impl XmppClient {
+    /// A component that is not connected yet; [`NetworkClient::run`] connects it.
+    pub fn new(
+        config: XmppConfig,
+        db: Database,
+        clock: Arc<dyn Clock>,
+        rng: Box<dyn CryptoRngCore + Send>,
+        events: Arc<dyn RemoteEvents>,
+    ) -> Arc<Self> {
+        Arc::new(Self(Core::new(config, db, clock, rng, events)))
+    }
+
+    #[cfg(test)]
+    pub(super) fn core(&self) -> Arc<Core> {
+        Arc::clone(&self.0)
+    }
+
+    async fn purge_now_and_then(&self) {
+        loop {
+            let before_ms = self.0.now_ms().saturating_sub(REMEMBER_MS);
+            if let Err(error) = self.purge(before_ms).await {
+                tracing::error!(
+                    error = error_chain(&error),
+                    "xmpp.inbox: old rows could not be forgotten"
+                );
+            }
+            tokio::time::sleep(PURGE_EVERY).await;
+        }
+    }
+
+    async fn purge(&self, before_ms: i64) -> Result<(), StoreError> {
+        let mut tx = self.0.db.begin().await?;
+        tx.xmpp_inbox().purge_done(before_ms).await?;
+        tx.commit().await
+    }
+
+    /// What was not shown stays as it is: the contact's server may present something else at any
+    /// moment between the question and its answer.
+    async fn approve_in_store(
+        &self,
+        chat: &ChatKey,
+        shown: &[String],
+    ) -> Result<usize, StoreError> {
+        let mut tx = self.0.db.begin().await?;
+        let mut approved = 0;
+        for pin in tx.xmpp_omemo().load_pins(chat).await? {
+            let Some(presented) = pin.changed_to else { continue };
+            if shown.contains(&presented.fingerprint()) {
+                let done = tx.xmpp_omemo().approve_change(chat, pin.device, presented).await?;
+                approved += usize::from(done);
+            }
+        }
+        if approved > 0 {
+            tx.xmpp_inbox().release(chat).await?;
+        }
+        tx.commit().await?;
+        Ok(approved)
+    }
+
+    async fn save_name(&self, author: &Author, name: &str) -> Result<bool, StoreError> {
+        if self.0.db.read().await?.xmpp_roster().find_name(author).await?.as_deref() == Some(name) {
+            return Ok(false);
+        }
+        let mut tx = self.0.db.begin().await?;
+        tx.xmpp_roster().save_name(author, name).await?;
+        tx.commit().await?;
+        self.0.publish_to_all(author, Node::Nick).await?;
+        Ok(true)
+    }
+
+    async fn chat_with(&self, contact: &RemoteUserId) -> ChatKey {
+        let known = async { self.0.db.read().await?.xmpp_roster().find_chat_with(contact).await };
+        let known = known.await.unwrap_or_else(|error: StoreError| {
+            tracing::error!(error = error_chain(&error), "xmpp.roster: the store failed");
+            None
+        });
+        known.unwrap_or_else(|| ChatKey { local: Author::Bridge, contact: contact.clone() })
+    }
+}
+
+#[async_trait]
+impl NetworkClient for XmppClient {
+    async fn run(&self, stop: CancellationToken) {
+        let core = &self.0;
+        tokio::select! {
+            () = async { tokio::join!(core.ring_for_all(), core.keep_connected()); } => {}
+            () = self.purge_now_and_then() => {}
+            () = async { stop.cancelled().await; core.stop.cancel(); std::future::pending().await } => {}
+        }
+        core.stop.cancel();
+        core.tasks.close();
+        core.tasks.wait().await;
+    }
+
+    async fn send(&self, message: OutgoingMessage) -> Result<Sent, SendError> {
+        self.0.send_message(&message).await
+    }
+
+    async fn approve(&self, chat: &ChatKey, shown: &[String]) -> Result<usize, SendError> {
+        let approved = self.approve_in_store(chat, shown).await.map_err(temporary)?;
+        self.0.seen.bundles_may_be_new(chat);
+        self.0.inbox.ring(chat.clone());
+        self.0.events.unblocked(chat);
+        Ok(approved)
+    }
+
+    async fn contact_name(&self, contact: &RemoteUserId) -> Option<String> {
+        let chat = self.chat_with(contact).await;
+        let items = El::new("items", PUBSUB).attr("node", NICK).attr("max_items", "1");
+        let request = El::new("pubsub", PUBSUB).child(items).build();
+        let answer = self.0.ask(&chat, "get", request).await.ok().flatten();
+        if let Some(name) = answer.as_ref().and_then(read_nick).and_then(usable_name) {
+            return Some(name);
+        }
+        let request = El::new("vCard", vcard::TEMP).build();
+        let answer = self.0.ask(&chat, "get", request).await.ok().flatten()?;
+        vcard::read_temp(&answer).and_then(usable_name)
+    }
+
+    async fn publish_name(&self, user: &ruma::UserId, name: &str) {
+        let Some(name) = usable_name(name.to_owned()) else { return };
+        if let Err(error) = self.save_name(&Author::Person(user.to_owned()), &name).await {
+            tracing::error!(error = error_chain(&error), "xmpp.pep: a name could not be stored");
+        }
+    }
+
+    async fn devices(&self, chat: &ChatKey) -> Result<Vec<RemoteDevice>, SendError> {
+        let devices = self.0.ensure_devices(chat).await.map_err(devices_error)?;
+        let pins = async { self.0.db.read().await?.xmpp_omemo().load_pins(chat).await };
+        let pins = pins.await.map_err(temporary)?;
+        let mut listed = Vec::new();
+        for id in devices.all() {
+            let pin = pins.iter().find(|pin| pin.device == id);
+            let (identity, trust) = match pin {
+                Some(pin) => match pin.changed_to {
+                    Some(changed) => (Some(changed), IdentityTrust::Changed),
+                    None => (Some(pin.identity), IdentityTrust::Pinned),
+                },
+                None => (self.0.fetch_identity(chat, &devices, id).await, IdentityTrust::Unknown),
+            };
+            let Some(identity) = identity else { continue };
+            let fingerprint = identity.fingerprint();
+            listed.push(RemoteDevice { id: id.to_string(), fingerprint, trust });
+        }
+        Ok(listed)
+    }
+}
+
+impl Core {
+    /// The identity that a device's bundle presents.
+    async fn fetch_identity(
+        &self,
+        chat: &ChatKey,
+        devices: &super::devices::Devices,
+        device: e2ee::omemo::DeviceId,
+    ) -> Option<e2ee::omemo::IdentityKey> {
+        for namespace in devices.preference() {
+            if !devices.of(namespace).contains(&device) {
+                continue;
+            }
+            let bundles: Result<_, DevicesError> =
+                self.fetch_bundles(chat, namespace, vec![device]).await;
+            if let Some(bundle) = bundles.ok().and_then(|mut bundles| bundles.remove(&device)) {
+                return Some(bundle.identity());
+            }
+        }
+        None
+    }
+}
+
+fn read_nick(answer: &Element) -> Option<String> {
+    let item = answer.get_child("items", PUBSUB)?.get_child("item", PUBSUB)?;
+    Some(item.get_child("nick", NICK)?.text())
+}
+
+fn usable_name(name: String) -> Option<String> {
+    let name: String =
+        name.trim().chars().filter(|c| !c.is_control()).take(MAX_NAME_CHARS).collect();
+    (!name.is_empty()).then_some(name)
+}

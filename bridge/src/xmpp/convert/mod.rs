@@ -1,0 +1,4 @@
+//! Between stanzas and the seam's types: pure functions.
+
+pub(super) mod from_matrix;
+pub(super) mod from_stanza;

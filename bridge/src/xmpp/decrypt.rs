@@ -1,0 +1,404 @@
+//! From the inbox to the seam: decrypt one stanza, and commit everything that follows from it.
+
+use e2ee::omemo::{
+    Answer, DecryptError, Decrypted, DeviceId, EncryptedElement, IdentityKey, Machine, Namespace,
+    Payload, Recipient, Sender, SessionList,
+};
+use jid::BareJid;
+use minidom::Element;
+
+use super::{
+    convert::{
+        from_matrix::{self, Route},
+        from_stanza::{self, Body, Incoming, Message},
+    },
+    core::{AccountError, Core},
+    encrypt::{load_sessions, save_changes},
+    outbox, xml,
+};
+use crate::{
+    error_chain,
+    network::{
+        ChatKey, Hold, IdentityTrust, LegSecurity, RemoteEvent, RemoteEventKind, RemoteMessageId,
+    },
+    store::{PendingStanza, Transaction},
+};
+
+/// A broken session with a device is replaced at most this often.
+const HEAL_EVERY_MS: i64 = 60 * 60 * 1000;
+
+/// What is to be done once the commit has happened.
+#[derive(Default)]
+struct Afterwards {
+    /// The portal has something to do.
+    event: bool,
+    /// The outbox has something to send.
+    outgoing: bool,
+    /// A prekey was used: the bundles are to be published again.
+    bundles: bool,
+    /// The contact does not know our device.
+    announce: bool,
+    /// The session with this device is to be replaced.
+    heal: Option<(DeviceId, Namespace)>,
+}
+
+/// One `<encrypted>` element that is for our device.
+struct Ciphertext {
+    element: EncryptedElement,
+    own: BareJid,
+}
+
+impl Core {
+    /// Works on the oldest stanza of a chat. Returns whether there was one.
+    pub(super) async fn take_next(&self, chat: &ChatKey) -> Result<bool, AccountError> {
+        let mut tx = self.db.begin().await?;
+        let Some(pending) = tx.xmpp_inbox().find_next(chat).await? else { return Ok(false) };
+        let afterwards = self.digest(&mut tx, chat, &pending).await?;
+        tx.commit().await?;
+        self.follow_up(chat, afterwards).await;
+        Ok(true)
+    }
+
+    async fn follow_up(&self, chat: &ChatKey, afterwards: Afterwards) {
+        if afterwards.event {
+            self.events.committed(chat);
+        }
+        if afterwards.outgoing {
+            self.outbox_bell.notify_one();
+        }
+        if afterwards.bundles {
+            self.publish_bundles(&chat.local).await;
+        }
+        if afterwards.announce {
+            self.announce(chat).await;
+        }
+        if let Some((device, namespace)) = afterwards.heal {
+            let chat = chat.clone();
+            self.spawn(|core| async move { core.heal(&chat, device, namespace).await });
+        }
+    }
+
+    async fn digest(
+        &self,
+        tx: &mut Transaction,
+        chat: &ChatKey,
+        pending: &PendingStanza,
+    ) -> Result<Afterwards, AccountError> {
+        let stanza = std::str::from_utf8(&pending.stanza).ok().and_then(|text| text.parse().ok());
+        let incoming = stanza.as_ref().map_or(Incoming::Ignored, from_stanza::read);
+        let afterwards = match incoming {
+            Incoming::Ignored => Afterwards::default(),
+            Incoming::Delivered(id) => {
+                answered(tx, chat, &id).await?;
+                insert(tx, chat, None, RemoteEventKind::Delivered { id }).await?
+            }
+            Incoming::Failed(id, reason) => {
+                answered(tx, chat, &id).await?;
+                insert(tx, chat, None, RemoteEventKind::Failed { id, reason }).await?
+            }
+            Incoming::Message(message) => match &message.body {
+                Body::Omemo(elements) => {
+                    return self.digest_omemo(tx, chat, pending, &message, elements).await;
+                }
+                Body::OtherEncryption => {
+                    let reason = "it is encrypted in a way that this bridge does not know";
+                    undecryptable(tx, chat, &message, reason).await?
+                }
+                Body::Plain(text) => {
+                    self.deliver(tx, chat, &message, text, LegSecurity::Plaintext).await?
+                }
+            },
+        };
+        tx.xmpp_inbox().mark_done(pending.id).await?;
+        Ok(afterwards)
+    }
+
+    async fn digest_omemo(
+        &self,
+        tx: &mut Transaction,
+        chat: &ChatKey,
+        pending: &PendingStanza,
+        message: &Message,
+        elements: &[Element],
+    ) -> Result<Afterwards, AccountError> {
+        tx.xmpp_roster().meet(chat).await?;
+        let (own, _) = match self.jids(chat) {
+            Ok(jids) => jids,
+            Err(_) => return self.give_up(tx, pending).await,
+        };
+        let loaded = self.ensure_account_in(tx, &chat.local).await?;
+        let device = loaded.account.device_id();
+        let mut parsed = elements.iter().filter_map(|e| EncryptedElement::from_element(e).ok());
+        let Some(first) = parsed.next() else {
+            let reason = "its OMEMO element is malformed";
+            let afterwards = undecryptable(tx, chat, message, reason).await?;
+            tx.xmpp_inbox().mark_done(pending.id).await?;
+            return Ok(afterwards);
+        };
+        let is_for_us = |element: &EncryptedElement| element.is_for(own.as_str(), device);
+        let element =
+            if is_for_us(&first) { first } else { parsed.find(is_for_us).unwrap_or(first) };
+        let namespace = element.namespace();
+        let sender = element.sender();
+        let stored = load_sessions(tx, chat, sender, namespace).await?;
+        let pins = tx.xmpp_omemo().load_pins(chat).await?;
+        let pinned = pins.iter().find(|pin| pin.device == sender).map(|pin| pin.identity);
+        let from = Sender { jid: chat.contact.as_str().to_owned(), sessions: stored, pinned };
+        let decrypted = Machine::new(&loaded.account, own.as_str()).decrypt(from, &element);
+        let ciphertext = Ciphertext { element, own };
+        match decrypted {
+            Ok(decrypted) => self.accept(tx, chat, pending, message, &ciphertext, decrypted).await,
+            Err(DecryptError::IdentityChanged { presented }) => {
+                hold(tx, chat, pending, sender, presented).await
+            }
+            Err(error) => self.cannot(tx, chat, pending, message, &ciphertext, &error).await,
+        }
+    }
+
+    /// Commits a decrypted message with its ratchet.
+    async fn accept(
+        &self,
+        tx: &mut Transaction,
+        chat: &ChatKey,
+        pending: &PendingStanza,
+        message: &Message,
+        ciphertext: &Ciphertext,
+        decrypted: Decrypted,
+    ) -> Result<Afterwards, AccountError> {
+        let mut bundles = false;
+        if let Some(account) = &decrypted.changes.account {
+            tx.xmpp_omemo().save_account(&chat.local, &account.to_bytes()?).await?;
+            // Refills the prekeys when they run low.
+            self.ensure_account_in(tx, &chat.local).await?;
+            bundles = true;
+        }
+        save_changes(tx, chat, &decrypted.changes).await?;
+        let text = decrypted.plaintext.as_ref().and_then(from_stanza::decrypted_text);
+        let mut afterwards = match text {
+            Some(text) => {
+                let security = LegSecurity::Encrypted { identity: IdentityTrust::Pinned };
+                self.deliver(tx, chat, message, &text, security).await?
+            }
+            None => Afterwards::default(),
+        };
+        afterwards.bundles = bundles;
+        if decrypted.answer == Answer::Due {
+            let (device, namespace) = (ciphertext.element.sender(), ciphertext.element.namespace());
+            let sessions = load_sessions(tx, chat, device, namespace).await?;
+            afterwards.outgoing |= self
+                .send_empty(tx, chat, &ciphertext.own, (device, namespace), sessions, None)
+                .await?;
+        }
+        tx.xmpp_inbox().mark_done(pending.id).await?;
+        Ok(afterwards)
+    }
+
+    /// Ends a stanza that cannot be decrypted. No session, prekey or pin changes here.
+    async fn cannot(
+        &self,
+        tx: &mut Transaction,
+        chat: &ChatKey,
+        pending: &PendingStanza,
+        message: &Message,
+        ciphertext: &Ciphertext,
+        error: &DecryptError,
+    ) -> Result<Afterwards, AccountError> {
+        tracing::info!(reason = %error, "xmpp.decrypt: a message could not be decrypted");
+        tx.xmpp_inbox().mark_done(pending.id).await?;
+        let element = &ciphertext.element;
+        let mut afterwards = match element.has_payload() {
+            true => undecryptable(tx, chat, message, why(error)).await?,
+            false => Afterwards::default(),
+        };
+        let (device, namespace) = (element.sender(), element.namespace());
+        let heals = matches!(
+            error,
+            DecryptError::NoSession
+                | DecryptError::NotForUs
+                | DecryptError::UnknownPrekey
+                | DecryptError::Authentication
+                | DecryptError::TooManySkipped
+        );
+        let now_ms = self.now_ms();
+        let may_heal = heals
+            && tx.xmpp_omemo().may_heal(chat, device, namespace, now_ms, HEAL_EVERY_MS).await?;
+        if may_heal && *error == DecryptError::NotForUs {
+            afterwards.announce = true;
+        } else if may_heal {
+            afterwards.heal = Some((device, namespace));
+        }
+        Ok(afterwards)
+    }
+
+    async fn give_up(
+        &self,
+        tx: &mut Transaction,
+        pending: &PendingStanza,
+    ) -> Result<Afterwards, AccountError> {
+        tx.xmpp_inbox().mark_done(pending.id).await?;
+        Ok(Afterwards::default())
+    }
+
+    /// Puts a message into the portal's inbox, and its receipt into the outbox.
+    async fn deliver(
+        &self,
+        tx: &mut Transaction,
+        chat: &ChatKey,
+        message: &Message,
+        text: &str,
+        security: LegSecurity,
+    ) -> Result<Afterwards, AccountError> {
+        tx.xmpp_roster().meet(chat).await?;
+        let content = from_stanza::content(text);
+        let kind = RemoteEventKind::Message { id: message.id.clone(), content, security };
+        let mut afterwards = insert(tx, chat, message.sent_at_ms, kind).await?;
+        if let (Some(to), Some(id), Ok(own)) =
+            (&message.receipt_to, &message.id, self.addresses.jid(&chat.local))
+        {
+            let stanza = from_matrix::receipt(&own, to.as_str(), &self.random_id(), id.as_str());
+            tx.xmpp_outbox().insert(chat, None, &xml::to_bytes(&stanza)).await?;
+            afterwards.outgoing = true;
+        }
+        Ok(afterwards)
+    }
+
+    /// Encrypts an empty message to one device. Returns whether there is one in the outbox.
+    async fn send_empty(
+        &self,
+        tx: &mut Transaction,
+        chat: &ChatKey,
+        own: &BareJid,
+        (device, namespace): (DeviceId, Namespace),
+        sessions: Option<SessionList>,
+        bundle: Option<e2ee::omemo::Bundle>,
+    ) -> Result<bool, AccountError> {
+        let Ok(contact) = BareJid::new(chat.contact.as_str()) else { return Ok(false) };
+        let account = self.ensure_account_in(tx, &chat.local).await?.account;
+        let pins = tx.xmpp_omemo().load_pins(chat).await?;
+        let recipient = Recipient {
+            jid: chat.contact.as_str().to_owned(),
+            device,
+            sessions,
+            bundle,
+            pinned: pins.iter().find(|pin| pin.device == device).map(|pin| pin.identity),
+        };
+        let payload = Payload::Empty(namespace);
+        match self.encrypt(&account, own, chat, vec![recipient], &payload) {
+            Ok(encrypted) => {
+                save_changes(tx, chat, &encrypted.changes).await?;
+                let route = Route { from: own, to: &contact };
+                let id = self.random_id();
+                let stanza = from_matrix::empty_message(route, &id, &encrypted.element);
+                tx.xmpp_outbox().insert(chat, None, &xml::to_bytes(&stanza)).await?;
+                Ok(true)
+            }
+            Err(error) => {
+                tracing::info!(reason = %error, "xmpp.decrypt: no empty message could be sent");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Replaces the session with a device that cannot be understood any more: a new one, told by
+    /// an empty message. In a commit of its own.
+    async fn heal(&self, chat: &ChatKey, device: DeviceId, namespace: Namespace) {
+        let Ok((own, _)) = self.jids(chat) else { return };
+        self.seen.bundles_may_be_new(chat);
+        let Ok(mut bundles) = self.fetch_bundles(chat, namespace, vec![device]).await else {
+            return;
+        };
+        let Some(bundle) = bundles.remove(&device) else { return };
+        let healed = async {
+            let mut tx = self.db.begin().await?;
+            let mut sessions = load_sessions(&mut tx, chat, device, namespace).await?;
+            if let Some(sessions) = &mut sessions {
+                sessions.retire_current();
+            }
+            let to = (device, namespace);
+            self.send_empty(&mut tx, chat, &own, to, sessions, Some(bundle)).await?;
+            tx.commit().await?;
+            Ok::<_, AccountError>(())
+        };
+        match healed.await {
+            Ok(()) => self.outbox_bell.notify_one(),
+            Err(error) => tracing::error!(
+                error = error_chain(&error),
+                "xmpp.decrypt: a session was not healed"
+            ),
+        }
+    }
+}
+
+/// The server has taken a message for which an answer came: it is accepted before it is
+/// delivered or refused.
+async fn answered(
+    tx: &mut Transaction,
+    chat: &ChatKey,
+    id: &RemoteMessageId,
+) -> Result<(), AccountError> {
+    if let Some(row) = tx.xmpp_outbox().find_message(chat, id).await? {
+        outbox::accept(tx, &row).await?;
+    }
+    Ok(())
+}
+
+async fn insert(
+    tx: &mut Transaction,
+    chat: &ChatKey,
+    sent_at_ms: Option<u64>,
+    kind: RemoteEventKind,
+) -> Result<Afterwards, AccountError> {
+    tx.remote_inbox().insert(&RemoteEvent { chat: chat.clone(), sent_at_ms, kind }).await?;
+    Ok(Afterwards { event: true, ..Afterwards::default() })
+}
+
+async fn undecryptable(
+    tx: &mut Transaction,
+    chat: &ChatKey,
+    message: &Message,
+    reason: &str,
+) -> Result<Afterwards, AccountError> {
+    let kind = RemoteEventKind::Undecryptable { reason: reason.to_owned() };
+    insert(tx, chat, message.sent_at_ms, kind).await
+}
+
+/// Puts a stanza aside whose device presents another identity than the pinned one; tells once.
+async fn hold(
+    tx: &mut Transaction,
+    chat: &ChatKey,
+    pending: &PendingStanza,
+    device: DeviceId,
+    presented: IdentityKey,
+) -> Result<Afterwards, AccountError> {
+    tx.xmpp_inbox().hold(pending.id).await?;
+    if !tx.xmpp_omemo().note_change(chat, device, presented).await? {
+        return Ok(Afterwards::default());
+    }
+    let pins = tx.xmpp_omemo().load_pins(chat).await?;
+    let fingerprints =
+        pins.iter().filter_map(|pin| pin.changed_to.map(|key| key.fingerprint())).collect();
+    insert(tx, chat, None, RemoteEventKind::Held(Hold::IdentityChanged { fingerprints })).await
+}
+
+/// A failed decryption in words, for the receiver.
+fn why(error: &DecryptError) -> &'static str {
+    match error {
+        DecryptError::NotForUs => {
+            "the contact's client did not encrypt it for you; it has been told of your device"
+        }
+        DecryptError::NoSession
+        | DecryptError::UnknownPrekey
+        | DecryptError::NoPrekey
+        | DecryptError::TooManySkipped
+        | DecryptError::Authentication => {
+            "its encryption session is broken; a new one is being set up, and what the contact \
+             sends next should be readable"
+        }
+        // A stanza that came twice was recognised before it was decrypted.
+        DecryptError::Replayed => {
+            "its key was used before: the contact's client has lost its state, or somebody has \
+             altered a repetition"
+        }
+        _ => "it is malformed or was altered on its way",
+    }
+}

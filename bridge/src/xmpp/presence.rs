@@ -1,0 +1,98 @@
+//! Presence subscriptions (RFC 6121 section 3): given to whoever asks, and asked for in return,
+//! because some clients show their bundles only to contacts.
+
+use super::{
+    core::Core,
+    stanza::Head,
+    xml::{El, NICK},
+};
+use crate::{error_chain, network::ChatKey, store::StoreError};
+
+impl Core {
+    pub(super) async fn receive_presence(&self, head: &Head<'_>, chat: &ChatKey) {
+        let done = match head.kind {
+            Some("subscribe") => self.grant(chat).await,
+            Some("subscribed") => self.granted(chat).await,
+            Some("probe") => {
+                self.send_presence(chat, None).await;
+                Ok(())
+            }
+            Some("unsubscribe") => {
+                self.send_presence(chat, Some("unsubscribed")).await;
+                Ok(())
+            }
+            None => self.came_online(head, chat).await,
+            Some("unavailable") => {
+                self.seen.went_offline(head.from.as_str());
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = done {
+            tracing::error!(error = error_chain(&error), "xmpp.presence: the store failed");
+        }
+    }
+
+    /// A client of somebody we know has come online: it is told of our devices, as a PEP service
+    /// tells subscribers (XEP-0163 section 4.3.4). Clients rely on it and do not ask.
+    async fn came_online(&self, head: &Head<'_>, chat: &ChatKey) -> Result<(), StoreError> {
+        let client = head.from.as_str();
+        if !self.seen.is_newly_online(chat, client)
+            || !self.db.read().await?.xmpp_roster().has_met(chat).await?
+        {
+            return Ok(());
+        }
+        self.announce_to(&chat.local, client).await;
+        Ok(())
+    }
+
+    async fn grant(&self, chat: &ChatKey) -> Result<(), StoreError> {
+        self.send_presence(chat, Some("subscribed")).await;
+        self.send_presence(chat, None).await;
+        self.ask_for_presence(chat).await?;
+        self.announce(chat).await;
+        Ok(())
+    }
+
+    /// What was hidden from us may be visible now.
+    async fn granted(&self, chat: &ChatKey) -> Result<(), StoreError> {
+        if !self.db.read().await?.xmpp_roster().has_met(chat).await? {
+            return Ok(());
+        }
+        self.send_presence(chat, None).await;
+        self.announce(chat).await;
+        self.seen.forget(chat);
+        self.events.unblocked(chat);
+        Ok(())
+    }
+
+    /// Asks for a presence subscription, once.
+    pub(super) async fn ask_for_presence(&self, chat: &ChatKey) -> Result<(), StoreError> {
+        if !self.link.is_up() {
+            return Ok(());
+        }
+        let mut tx = self.db.begin().await?;
+        let first = tx.xmpp_roster().first_ask(chat).await?;
+        tx.commit().await?;
+        if first {
+            self.send_presence(chat, Some("subscribe")).await;
+        }
+        Ok(())
+    }
+
+    /// Presence is not kept: after a reconnect the contact's server probes.
+    async fn send_presence(&self, chat: &ChatKey, kind: Option<&str>) {
+        let Ok((own, contact)) = self.jids(chat) else { return };
+        let nick = match kind {
+            Some("subscribe") => self.name_of(&chat.local).await,
+            _ => None,
+        };
+        let presence = El::stanza("presence")
+            .attr("from", own.as_str())
+            .attr("to", contact.as_str())
+            .attr_if("type", kind)
+            .children(nick.map(|name| El::new("nick", NICK).text(&name).build()))
+            .build();
+        let _ = self.link.write(&presence).await;
+    }
+}

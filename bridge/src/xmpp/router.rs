@@ -1,0 +1,180 @@
+//! Where a stanza goes that came over the stream.
+
+use jid::BareJid;
+use minidom::Element;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    convert::from_stanza::{self, Body, Incoming},
+    core::Core,
+    reader::Refused,
+    stanza::{self, Head, Refusal},
+    xml::{self, COMPONENT, PUBSUB_EVENT},
+};
+use crate::{
+    error_chain,
+    network::{Author, ChatKey, RemoteUserId},
+    store::{Repetition, StoreError},
+};
+
+/// How long a message in the clear with the same id and text is taken for the same message.
+const PLAIN_REPETITION_MS: i64 = 60 * 60 * 1000;
+
+impl Core {
+    /// Takes a stanza from the stream. Returns when whatever must not be lost is committed.
+    pub(super) async fn receive(&self, stanza: Element) {
+        let Some(head) = Head::read(&stanza) else { return };
+        let (from, to) = (head.from.to_bare(), head.to.to_bare());
+        if self.addresses.is_ours(&from) {
+            // Only our own pings may come from our own domain.
+            if stanza.name() == "iq" {
+                self.link.answer(head.from.as_str(), &stanza);
+            }
+            return;
+        }
+        let author = self.addresses.is_ours(&to).then(|| self.addresses.find_author(&to));
+        let Some(author) = author else { return };
+        if stanza.ns() != COMPONENT {
+            return;
+        }
+        match (stanza.name(), head.kind) {
+            ("iq", Some("result" | "error")) => {
+                self.link.answer(head.from.as_str(), &stanza);
+            }
+            ("iq", _) => self.answer_iq(&head, author.as_ref(), &stanza).await,
+            (name @ ("presence" | "message"), _) => match author {
+                Some(local) => {
+                    let chat = ChatKey { local, contact: RemoteUserId::new(from.as_str()) };
+                    self.receive_from(&head, &from, &chat, &stanza).await;
+                }
+                None if name == "message" => {
+                    self.refuse_message(&head, Refusal::ItemNotFound).await
+                }
+                None => {}
+            },
+            _ => {}
+        }
+    }
+
+    async fn receive_from(
+        &self,
+        head: &Head<'_>,
+        contact: &BareJid,
+        chat: &ChatKey,
+        stanza: &Element,
+    ) {
+        // While the store does not answer, what follows waits for it, or does nothing.
+        let admitted = self.admits(contact, &chat.local).await.unwrap_or(true);
+        match (stanza.name(), admitted) {
+            ("presence", true) => self.receive_presence(head, chat).await,
+            ("message", true) => self.receive_message(chat, stanza).await,
+            ("message", false) => self.refuse_message(head, Refusal::ResourceConstraint).await,
+            _ => {}
+        }
+    }
+
+    async fn receive_message(&self, chat: &ChatKey, stanza: &Element) {
+        if let Some(event) = stanza.get_child("event", PUBSUB_EVENT) {
+            return self.receive_push(chat, event).await;
+        }
+        let incoming = from_stanza::read(stanza);
+        if incoming == Incoming::Ignored {
+            return;
+        }
+        let (hash, repetition) = self.repetition(chat, &incoming);
+        let bytes = xml::to_bytes(stanza);
+        loop {
+            match self.commit_stanza(chat, &hash, repetition, &bytes).await {
+                Ok(true) => return self.inbox.ring(chat.clone()),
+                Ok(false) => {
+                    tracing::debug!("xmpp.inbox: a repetition was dropped");
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(error = error_chain(&error), "xmpp.inbox: a stanza waits")
+                }
+            }
+            // The stream is not read on meanwhile, so nothing is lost.
+            if self.pause().await.is_break() {
+                return;
+            }
+        }
+    }
+
+    /// Returns whether the stanza was new.
+    async fn commit_stanza(
+        &self,
+        chat: &ChatKey,
+        hash: &str,
+        repetition: Repetition,
+        bytes: &[u8],
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.db.begin().await?;
+        let inserted = tx.xmpp_inbox().insert(chat, hash, repetition, bytes, self.now_ms()).await?;
+        tx.commit().await?;
+        Ok(inserted.is_some())
+    }
+
+    fn repetition(&self, chat: &ChatKey, incoming: &Incoming) -> (String, Repetition) {
+        let Incoming::Message(message) = incoming else {
+            return (String::new(), Repetition::Never);
+        };
+        let mut hash = Sha256::new();
+        let mut part = |text: &str| {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        };
+        part(chat.contact.as_str());
+        let repetition = match (&message.body, &message.id) {
+            (Body::Omemo(elements), _) => {
+                elements.iter().for_each(|element| part(&String::from(element)));
+                Repetition::Always
+            }
+            (Body::Plain(text), Some(id)) => {
+                part(id.as_str());
+                part(text);
+                Repetition::Since(self.now_ms().saturating_sub(PLAIN_REPETITION_MS))
+            }
+            _ => Repetition::Never,
+        };
+        (hex::encode(hash.finalize()), repetition)
+    }
+
+    async fn refuse_message(&self, head: &Head<'_>, why: Refusal) {
+        if head.kind == Some("error") {
+            return;
+        }
+        let (from, to) = (head.from.as_str(), head.to.as_str());
+        self.refuse("message", from, to, head.id, why).await;
+    }
+
+    /// Refuses a stanza that went over a limit of the reader.
+    pub(super) async fn bounce(&self, refused: &Refused) {
+        tracing::warn!(reason = ?refused.reason, "xmpp.stream: a stanza was refused");
+        let kind = refused.kind.as_deref();
+        let answer = match refused.name.as_str() {
+            "iq" => matches!(kind, Some("get" | "set")),
+            "message" => !matches!(kind, Some("error" | "headline" | "groupchat")),
+            _ => false,
+        };
+        let (Some(from), Some(to), true) = (&refused.from, &refused.to, answer) else { return };
+        self.refuse(&refused.name, from, to, refused.id.as_deref(), Refusal::NotAcceptable).await;
+    }
+
+    pub(super) async fn refuse(
+        &self,
+        name: &str,
+        from: &str,
+        to: &str,
+        id: Option<&str>,
+        why: Refusal,
+    ) {
+        // Whoever waits for it will ask again when the stream is up again.
+        let _ = self.link.write(&stanza::refuse(name, from, to, id, why)).await;
+    }
+
+    /// The account of the bridge itself is not a person's.
+    pub(super) fn is_bridge(author: &Author) -> bool {
+        matches!(author, Author::Bridge)
+    }
+}

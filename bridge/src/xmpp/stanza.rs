@@ -1,0 +1,129 @@
+//! The outside of stanzas: addresses, ids, errors (RFC 6120 section 8).
+
+use jid::Jid;
+use minidom::Element;
+
+use super::xml::{COMPONENT, El, PUBSUB_ERRORS, STANZAS};
+
+/// Addresses and id of a stanza; borrowed from it.
+pub(super) struct Head<'a> {
+    pub from: Jid,
+    pub to: Jid,
+    pub id: Option<&'a str>,
+    pub kind: Option<&'a str>,
+}
+
+impl<'a> Head<'a> {
+    /// `None` when an address is missing or malformed: such a stanza cannot be answered.
+    pub(super) fn read(stanza: &'a Element) -> Option<Self> {
+        Some(Self {
+            from: Jid::new(stanza.attr("from")?).ok()?,
+            to: Jid::new(stanza.attr("to")?).ok()?,
+            id: stanza.attr("id"),
+            kind: stanza.attr("type"),
+        })
+    }
+}
+
+/// A stanza error that we answer with (RFC 6120 section 8.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    BadRequest,
+    ItemNotFound,
+    ServiceUnavailable,
+    NotAllowed,
+    NotAcceptable,
+    InternalServerError,
+    ResourceConstraint,
+    /// Unsubscribing from what was not subscribed to (XEP-0060).
+    NotSubscribed,
+    /// The `jid` of a subscription is not the requester's (XEP-0060).
+    InvalidJid,
+}
+
+impl Refusal {
+    /// Condition, type, and the code of the time before XMPP 1.0, which some clients wait for.
+    const fn parts(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::BadRequest | Self::InvalidJid => ("bad-request", "modify", "400"),
+            Self::ItemNotFound => ("item-not-found", "cancel", "404"),
+            Self::ServiceUnavailable => ("service-unavailable", "cancel", "503"),
+            Self::NotAllowed => ("not-allowed", "cancel", "405"),
+            Self::NotAcceptable => ("not-acceptable", "modify", "406"),
+            Self::InternalServerError => ("internal-server-error", "wait", "500"),
+            Self::ResourceConstraint => ("resource-constraint", "wait", "500"),
+            Self::NotSubscribed => ("unexpected-request", "cancel", "400"),
+        }
+    }
+
+    const fn pubsub_condition(self) -> Option<&'static str> {
+        match self {
+            Self::NotSubscribed => Some("not-subscribed"),
+            Self::InvalidJid => Some("invalid-jid"),
+            _ => None,
+        }
+    }
+
+    fn to_element(self) -> Element {
+        let (condition, kind, code) = self.parts();
+        let pubsub = self.pubsub_condition().map(|name| El::new(name, PUBSUB_ERRORS).build());
+        El::stanza("error")
+            .attr("type", kind)
+            .attr("code", code)
+            .child(El::new(condition, STANZAS))
+            .children(pubsub)
+            .build()
+    }
+}
+
+/// The answer that refuses a stanza. `name` is the stanza's (`iq`, `message`).
+pub(super) fn refuse(name: &str, from: &str, to: &str, id: Option<&str>, why: Refusal) -> Element {
+    El::stanza(name)
+        .attr("type", "error")
+        .attr("from", to)
+        .attr("to", from)
+        .attr_if("id", id)
+        .child(why.to_element())
+        .build()
+}
+
+/// The result of an IQ request.
+pub(super) fn result(request: &Head<'_>, payload: Option<Element>) -> Element {
+    El::stanza("iq")
+        .attr("type", "result")
+        .attr("from", request.to.as_str())
+        .attr("to", request.from.as_str())
+        .attr_if("id", request.id)
+        .children(payload)
+        .build()
+}
+
+/// The condition of a stanza of type `error`.
+pub(super) fn error_condition(stanza: &Element) -> String {
+    let condition = stanza
+        .get_child("error", COMPONENT)
+        .and_then(|error| {
+            error.children().find(|child| child.ns() == STANZAS && child.name() != "text")
+        })
+        .map(|condition| condition.name().to_owned());
+    condition.unwrap_or_else(|| "undefined-condition".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_carry_the_old_code_too() {
+        let stanza = refuse("iq", "a@x/r", "b@y", Some("7"), Refusal::ItemNotFound);
+        insta::assert_snapshot!(String::from(&stanza));
+        assert_eq!(error_condition(&stanza), "item-not-found");
+    }
+
+    #[test]
+    fn an_error_without_condition_is_undefined() {
+        let stanza: Element =
+            "<message xmlns='jabber:component:accept' type='error'/>".parse().unwrap();
+        assert_eq!(error_condition(&stanza), "undefined-condition");
+    }
+}

@@ -1,0 +1,139 @@
+use e2ee::omemo::Namespace;
+use minidom::Element;
+
+use super::{
+    contact::{ALICE, Contact},
+    world::World,
+};
+use crate::{
+    network::RemoteEventKind,
+    xmpp::{
+        stanza,
+        xml::{El, PING, PUBSUB},
+    },
+};
+
+#[tokio::test]
+async fn a_stanza_nested_100_000_deep_is_bounced_and_the_stream_goes_on() {
+    let mut world = World::new(Contact::new(1)).await;
+    let (open, close) = ("<a>".repeat(100_000), "</a>".repeat(100_000));
+    let hostile = format!(
+        "<message type='chat' id='deep' from='mallory@example.org/x' to='{ALICE}'>{open}{close}</message>"
+    );
+    world.deliver_raw(&hostile).await;
+    let bounced = world.next_message().await;
+    assert_eq!(bounced.attr("id"), Some("deep"));
+    assert_eq!(bounced.attr("to"), Some("mallory@example.org/x"));
+    assert_eq!(stanza::error_condition(&bounced), "not-acceptable");
+
+    let real = world.bob_says("b1", "still here", Namespace::V2).await;
+    world.deliver(&real).await;
+    assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
+}
+
+#[tokio::test]
+async fn odd_presence_does_not_end_the_stream() {
+    let mut world = World::new(Contact::new(1)).await;
+    world
+        .deliver_raw(&format!(
+            "<presence from='bob@example.org/x' to='{ALICE}'><show>bogus</show></presence>"
+        ))
+        .await;
+    let pong = world.query("get", El::new("ping", PING).build()).await;
+    assert_eq!(pong.attr("type"), Some("result"));
+}
+
+#[tokio::test]
+async fn forged_senders_and_forwards_have_no_effect() {
+    let mut world = World::new(Contact::new(1)).await;
+    let carbon: Element = "<received xmlns='urn:xmpp:carbons:2'><forwarded xmlns='urn:xmpp:forward:0'>\
+         <message xmlns='jabber:client' from='bob@example.org' to='x@y'><body>forged</body></message>\
+         </forwarded></received>"
+        .parse()
+        .unwrap();
+    let archived: Element =
+        "<result xmlns='urn:xmpp:mam:2' id='1'><forwarded xmlns='urn:xmpp:forward:0'>\
+         <message xmlns='jabber:client' from='bob@example.org'><body>forged</body></message>\
+         </forwarded></result>"
+            .parse()
+            .unwrap();
+    for forged in [
+        // From our own domain: a loop, or somebody who is not authenticated.
+        World::plain(ALICE, "f1", "forged"),
+        World::plain("bridge.example.net", "f2", "forged"),
+        World::message("bob@example.org", "f3", vec![carbon.clone()]),
+        World::message(ALICE, "f4", vec![carbon]),
+        World::message("bob@example.org", "f5", vec![archived]),
+        // To another domain than ours.
+        El::stanza("message")
+            .attr("from", "bob@example.org")
+            .attr("to", "alice%example.com@elsewhere.example")
+            .child(El::stanza("body").text("stray"))
+            .build(),
+        El::stanza("message").attr("to", ALICE).child(El::stanza("body").text("no sender")).build(),
+    ] {
+        world.deliver(&forged).await;
+    }
+    world.settle().await;
+    assert!(world.take_event().await.is_none());
+}
+
+#[tokio::test]
+async fn an_altered_repetition_is_told_and_not_bridged() {
+    let mut world = World::new(Contact::new(1)).await;
+    let first = world.bob_says("b1", "once", Namespace::V2).await;
+    world.deliver(&first).await;
+    assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
+    let altered = String::from(&first).replace("<header ", "<header again='1' ");
+    world.deliver_raw(&altered).await;
+    assert!(matches!(world.next_event().await, RemoteEventKind::Undecryptable { .. }));
+    world.settle().await;
+    assert!(world.take_event().await.is_none());
+}
+
+#[tokio::test]
+async fn a_forged_answer_to_a_ping_does_not_confirm() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.pings = super::world::Pings::Swallowed;
+    let sent = world.alice_says("m1", "one", crate::network::PlaintextPolicy::Refuse).await;
+    sent.unwrap();
+    let ping = world.next_ping().await;
+    let forged = El::stanza("iq")
+        .attr("type", "result")
+        .attr("id", ping.attr("id").unwrap())
+        .attr("from", "mallory@example.org")
+        .attr("to", "bridge.example.net")
+        .build();
+    world.deliver(&forged).await;
+    world.settle().await;
+    assert!(world.take_event().await.is_none(), "nothing was accepted");
+}
+
+#[tokio::test]
+async fn a_message_to_nobody_is_refused() {
+    let mut world = World::new(Contact::new(1)).await;
+    let stanza = El::stanza("message")
+        .attr("type", "chat")
+        .attr("id", "n1")
+        .attr("from", "bob@example.org/phone")
+        .attr("to", "nobody@bridge.example.net")
+        .child(El::stanza("body").text("hello?"))
+        .build();
+    world.deliver(&stanza).await;
+    let refused = world.next_message().await;
+    assert_eq!(stanza::error_condition(&refused), "item-not-found");
+}
+
+#[tokio::test]
+async fn one_jid_cannot_make_devices_without_end() {
+    let mut world = World::new(Contact::new(1)).await;
+    let mut refused = 0;
+    for n in 0..60 {
+        let items = El::new("items", PUBSUB).attr("node", Namespace::V2.device_list_node());
+        let request = El::new("pubsub", PUBSUB).child(items).build();
+        let jid = format!("user{n}%example.com@bridge.example.net");
+        let answer = world.query_at(&jid, "get", request).await;
+        refused += usize::from(stanza::error_condition(&answer) == "resource-constraint");
+    }
+    assert_eq!(refused, 10);
+}

@@ -1,0 +1,183 @@
+use assert_matches::assert_matches;
+use e2ee::omemo::{DeviceId, Namespace};
+
+use super::{
+    contact::Contact,
+    world::{World, chat},
+};
+use crate::network::{
+    Hold, IdentityTrust, NetworkClient as _, PlaintextPolicy, RemoteEventKind, SendError,
+};
+
+#[tokio::test]
+async fn a_changed_identity_is_held_told_once_and_released_by_approval() {
+    let mut world = World::new(Contact::new(1)).await;
+    let first = world.bob_says("b1", "it is me", Namespace::V2).await;
+    world.deliver(&first).await;
+    assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
+
+    world.bob.reinstall_under_the_same_number(7);
+    let fingerprint = world.bob.account.identity_key().fingerprint();
+    for (id, text) in [("b2", "me again"), ("b3", "and again")] {
+        let stanza = world.bob_says(id, text, Namespace::V2).await;
+        world.deliver(&stanza).await;
+    }
+    let held = Hold::IdentityChanged { fingerprints: vec![fingerprint.clone()] };
+    assert!(world.next_event().await == RemoteEventKind::Held(held.clone()));
+    world.settle().await;
+    assert!(world.take_event().await.is_none(), "told once, and nothing bridged");
+
+    // The other direction waits for the same word.
+    let sent = world.alice_says("m1", "who are you?", PlaintextPolicy::Allow).await;
+    assert_eq!(sent, Err(SendError::Held(held)));
+    let devices = world.client.devices(&chat()).await.unwrap();
+    assert_matches!(devices.as_slice(), [device] if device.trust == IdentityTrust::Changed
+        && device.fingerprint == fingerprint);
+
+    assert_eq!(world.client.approve(&chat(), &[fingerprint]).await, Ok(1));
+    assert_eq!(world.bells.unblocked.lock().unwrap().len(), 1);
+    for id in ["b2", "b3"] {
+        assert!(
+            matches!(world.next_event().await, RemoteEventKind::Message { id: Some(found), .. }
+            if found.as_str() == id)
+        );
+    }
+    world.alice_says("m1", "welcome back", PlaintextPolicy::Refuse).await.unwrap();
+    let message = world.next_where(|stanza| stanza.attr("id") == Some("m1")).await;
+    assert_eq!(world.bob.decrypt(&message).as_deref(), Some("welcome back"));
+}
+
+#[tokio::test]
+async fn a_bundle_with_another_identity_holds_the_message() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    world.bob.reinstall_under_the_same_number(7);
+    // His client publishes its list when it starts.
+    let push = world.bob.push(Namespace::V2, &[world.bob.device()]);
+    world.deliver(&World::message("bob@example.org", "p1", vec![push])).await;
+    world.settle().await;
+    let held = world.alice_says("m2", "two", PlaintextPolicy::Refuse).await;
+    assert_matches!(held, Err(SendError::Held(Hold::IdentityChanged { .. })));
+    let fingerprint = world.bob.account.identity_key().fingerprint();
+    assert_eq!(world.client.approve(&chat(), &[fingerprint]).await, Ok(1));
+    world.alice_says("m2", "two", PlaintextPolicy::Refuse).await.unwrap();
+    let message = world.next_where(|stanza| stanza.attr("id") == Some("m2")).await;
+    assert_eq!(world.bob.decrypt(&message).as_deref(), Some("two"));
+}
+
+#[tokio::test]
+async fn an_approval_without_a_change_changes_nothing() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    let fingerprint = world.bob.account.identity_key().fingerprint();
+    assert_eq!(world.client.approve(&chat(), &[fingerprint]).await, Ok(0));
+}
+
+#[tokio::test]
+async fn only_an_identity_that_was_shown_is_approved() {
+    let mut world = World::new(Contact::new(1)).await;
+    let first = world.bob_says("b1", "it is me", Namespace::V2).await;
+    world.deliver(&first).await;
+    assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
+    let mut fingerprints = Vec::new();
+    for (seed, id) in [(7, "b2"), (8, "b3")] {
+        world.bob.reinstall_under_the_same_number(seed);
+        fingerprints.push(world.bob.account.identity_key().fingerprint());
+        let stanza = world.bob_says(id, "me again", Namespace::V2).await;
+        world.deliver(&stanza).await;
+        let held =
+            Hold::IdentityChanged { fingerprints: vec![fingerprints.last().unwrap().clone()] };
+        assert!(world.next_event().await == RemoteEventKind::Held(held), "each one is told");
+    }
+    let [shown, presented] = fingerprints.as_slice() else { panic!("two identities") };
+    assert_eq!(world.client.approve(&chat(), std::slice::from_ref(shown)).await, Ok(0));
+    world.settle().await;
+    assert!(world.take_event().await.is_none(), "still held");
+    assert_eq!(world.client.approve(&chat(), std::slice::from_ref(presented)).await, Ok(1));
+    // What came under the identity in between is held for a word of its own.
+    let held = Hold::IdentityChanged { fingerprints: vec![shown.clone()] };
+    assert!(world.next_event().await == RemoteEventKind::Held(held));
+    assert!(matches!(world.next_event().await, RemoteEventKind::Message { id: Some(id), .. }
+        if id.as_str() == "b3"));
+}
+
+#[tokio::test]
+async fn a_new_device_in_a_push_unblocks_the_chat() {
+    let mut world = World::new(Contact::without_omemo()).await;
+    let held = world.alice_says("m1", "secret", PlaintextPolicy::Refuse).await;
+    assert_eq!(held, Err(SendError::Held(Hold::NoEncryption)));
+    world.bob = Contact::new(1);
+    let push = world.bob.push(Namespace::Legacy, &[world.bob.device()]);
+    world.deliver(&World::message("bob@example.org", "p1", vec![push])).await;
+    world.settle().await;
+    assert!(*world.bells.unblocked.lock().unwrap() == [chat()]);
+    world.alice_says("m1", "secret", PlaintextPolicy::Refuse).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_push_counts_only_for_whom_it_comes_from() {
+    let mut world = World::new(Contact::without_omemo()).await;
+    let held = world.alice_says("m1", "secret", PlaintextPolicy::Refuse).await;
+    assert_eq!(held, Err(SendError::Held(Hold::NoEncryption)));
+    let mallory = Contact::new(3);
+    let push = mallory.push(Namespace::Legacy, &[mallory.device()]);
+    world.deliver(&World::message("mallory@example.org", "p1", vec![push])).await;
+    world.settle().await;
+    assert!(world.bells.unblocked.lock().unwrap().is_empty());
+    let held = world.alice_says("m1", "secret", PlaintextPolicy::Refuse).await;
+    assert_eq!(held, Err(SendError::Held(Hold::NoEncryption)));
+}
+
+#[tokio::test]
+async fn a_removed_device_list_does_not_mean_plaintext() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    world.bob.announced.clear();
+    for namespace in Namespace::ALL {
+        let push = world.bob.push(namespace, &[]);
+        world.deliver(&World::message("bob@example.org", "p", vec![push])).await;
+    }
+    world.settle().await;
+    let held = world.alice_says("m2", "two", PlaintextPolicy::Refuse).await;
+    assert_eq!(held, Err(SendError::Held(Hold::NoEncryption)));
+}
+
+#[tokio::test]
+async fn ten_thousand_devices_are_capped() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    let many: Vec<DeviceId> = (1..=10_000).filter_map(DeviceId::new).collect();
+    let push = world.bob.push(Namespace::V2, &many);
+    world.deliver(&World::message("bob@example.org", "p", vec![push])).await;
+    world.settle().await;
+    let mut tx = world.db.read().await.unwrap();
+    let known = tx.xmpp_omemo().find_devices(&chat(), Namespace::V2).await.unwrap().unwrap();
+    assert!(known.devices.len() <= 100, "{}", known.devices.len());
+}
+
+#[tokio::test]
+async fn a_lost_session_is_told_once_and_replaced() {
+    let mut world = World::new(Contact::new(1)).await;
+    let first = world.bob_says("b1", "hello", Namespace::V2).await;
+    world.deliver(&first).await;
+    assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
+    let answer = world.next_where(|stanza| stanza.has_child("encrypted", "urn:xmpp:omemo:2")).await;
+    world.bob.decrypt(&answer);
+
+    // The bridge loses the session; Bob goes on in it.
+    let forgotten = world.lose_sessions().await;
+    assert_eq!(forgotten, 1);
+    for id in ["b2", "b3"] {
+        let lost = world.bob_says(id, "lost", Namespace::V2).await;
+        world.deliver(&lost).await;
+        assert!(matches!(world.next_event().await, RemoteEventKind::Undecryptable { .. }));
+    }
+    let is_omemo = |stanza: &minidom::Element| stanza.has_child("encrypted", "urn:xmpp:omemo:2");
+    let empty = world.next_where(is_omemo).await;
+    assert_eq!(world.bob.decrypt(&empty), None);
+    let healed = world.bob_says("b4", "readable", Namespace::V2).await;
+    world.deliver(&healed).await;
+    assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
+    let healings = world.count_buffered(is_omemo);
+    assert_eq!(healings, 0, "one replacement in an hour is enough");
+}
