@@ -1,0 +1,173 @@
+//! The bridge itself: the built `gephyra` program, started as an operator would.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::time::Instant;
+
+use crate::paths;
+use crate::process::{self, Process};
+use crate::prosody::{COMPONENT, COMPONENT_SECRET};
+
+/// What the bridge is set up with.
+#[derive(Debug, Clone)]
+pub struct BridgeConfig {
+    /// Where its files go.
+    pub dir: PathBuf,
+    /// The homeserver's address for clients.
+    pub homeserver_url: String,
+    /// The homeserver's name.
+    pub server_name: String,
+    /// The port on which it takes the homeserver's transactions.
+    pub appservice_port: u16,
+    /// The XMPP server's port for components.
+    pub component_port: u16,
+    /// The database; a file in `dir` unless told otherwise.
+    pub database_url: Option<String>,
+}
+
+/// The bridge: its files, and the process while it runs.
+#[derive(Debug)]
+pub struct Bridge {
+    config: BridgeConfig,
+    process: Option<Process>,
+}
+
+impl Bridge {
+    /// Lets the program write its configuration, registration and key (`gephyra init`).
+    ///
+    /// # Errors
+    /// With the program's own words.
+    pub async fn set_up(config: BridgeConfig) -> Result<Self> {
+        std::fs::create_dir_all(&config.dir).context("making the bridge's folder")?;
+        let secret = config.dir.join("component-secret");
+        std::fs::write(&secret, COMPONENT_SECRET).context("writing the component's secret")?;
+        let mut command = process::command(paths::gephyra()?);
+        command.arg("init");
+        command.args(["--homeserver-url", &config.homeserver_url]);
+        command.args(["--server-name", &config.server_name]);
+        command.args(["--appservice-listen", &loopback(config.appservice_port)]);
+        command.args(["--xmpp-component", COMPONENT]);
+        command.args(["--xmpp-server", &loopback(config.component_port)]);
+        command.arg("--xmpp-secret-file").arg(&secret);
+        command.args(["--database-url", &database_url(&config)]);
+        command.arg("--dir").arg(&config.dir);
+        process::run(command).await.context("`gephyra init`")?;
+        Ok(Self { config, process: None })
+    }
+
+    /// The registration file, for the homeserver.
+    pub fn registration(&self) -> PathBuf {
+        self.config.dir.join("appservice.yaml")
+    }
+
+    /// The Matrix id of the bridge bot.
+    pub fn bot(&self) -> String {
+        format!("@gephyra:{}", self.config.server_name)
+    }
+
+    /// Where it takes the homeserver's transactions.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.config.appservice_port))
+    }
+
+    /// Starts the program and waits until it is healthy.
+    ///
+    /// # Errors
+    /// When it does not become so.
+    pub async fn run(&mut self) -> Result<()> {
+        let mut command = process::command(paths::gephyra()?);
+        command.arg("run").arg("-c").arg(self.config.dir.join("config.toml"));
+        command.env("GEPHYRA_LOGGING__LEVEL", "debug");
+        let process = Process::start("gephyra", command, &self.config.dir)?;
+        let log = process.log().to_owned();
+        self.process = Some(process);
+        self.becomes_healthy().await.with_context(|| format!("see {}", log.display()))
+    }
+
+    /// Stops the program as an operator would.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end well.
+    pub async fn stop(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("the bridge does not run")?;
+        let status = process.stop().await?;
+        if status.success() {
+            return Ok(());
+        }
+        bail!("the bridge ended with {status}, see {}", process.log().display())
+    }
+
+    /// Kills the program with no chance to tidy up.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.process.take().context("the bridge does not run")?.kill().await
+    }
+
+    /// All files that the bridge has written, its log among them.
+    pub fn dir(&self) -> &Path {
+        &self.config.dir
+    }
+
+    /// Lets everybody on Matrix use the bridge, those on other homeservers too.
+    ///
+    /// # Errors
+    /// When the configuration cannot be changed.
+    pub fn permit_everybody(&self) -> Result<()> {
+        let file = self.config.dir.join("config.toml");
+        let text = std::fs::read_to_string(&file).context("reading the configuration")?;
+        let section = "[permissions]\n";
+        ensure!(text.contains(section), "the configuration has no permissions");
+        let text = text.replace(section, &format!("{section}\"*\" = \"user\"\n"));
+        std::fs::write(&file, text).context("changing the configuration")
+    }
+
+    /// The bridge's files, its log and database among them, in which a text stands.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn files_containing(&self, text: &str) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.config.dir).context("listing the bridge's files")? {
+            let path = entry?.path();
+            let bytes = std::fs::read(&path).unwrap_or_default();
+            if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
+                found.push(path);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref()?.pid()
+    }
+
+    async fn becomes_healthy(&self) -> Result<()> {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(2)).build()?;
+        let url = format!("http://{}/health", self.address());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut tries = tokio::time::interval(Duration::from_millis(50));
+        while Instant::now() < deadline {
+            tries.tick().await;
+            let answer = http.get(&url).send().await;
+            if answer.is_ok_and(|answer| answer.status().is_success()) {
+                return Ok(());
+            }
+        }
+        bail!("the bridge was not healthy within 60 s")
+    }
+}
+
+fn loopback(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}
+
+fn database_url(config: &BridgeConfig) -> String {
+    let file = || format!("sqlite://{}", config.dir.join("gephyra.db").display());
+    config.database_url.clone().unwrap_or_else(file)
+}

@@ -1,0 +1,346 @@
+//! A person on Element: matrix-js-sdk, which is Element Web's own crypto.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::journal::SOON;
+use crate::peer::{Peer, text};
+use crate::synapse::{Account, Synapse};
+use crate::{paths, process};
+
+/// The shield beside a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shield {
+    /// None: the message is as it should be.
+    None,
+    /// A grey one.
+    Grey,
+    /// A red one.
+    Red,
+}
+
+/// A message as the client shows it.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// The room.
+    pub room: String,
+    /// The event.
+    pub event_id: String,
+    /// The Matrix id of the sender.
+    pub sender: String,
+    /// The text; `None` when it could not be decrypted.
+    pub body: Option<String>,
+    /// The kind of message, such as `m.text` or `m.notice`.
+    pub msgtype: Option<String>,
+    /// Whether it came encrypted.
+    pub encrypted: bool,
+    /// Why it could not be decrypted.
+    pub failure: Option<String>,
+    /// The shield, for an encrypted message that could be read.
+    pub shield: Option<Shield>,
+    /// The reason that the client gives for the shield.
+    pub reason: Option<String>,
+}
+
+/// An invitation.
+#[derive(Debug, Clone)]
+pub struct Invitation {
+    /// The room.
+    pub room: String,
+    /// Who invited.
+    pub by: String,
+}
+
+/// One device of one person.
+#[derive(Debug)]
+pub struct ElementUser {
+    account: Account,
+    device: String,
+    peer: Peer,
+}
+
+impl ElementUser {
+    /// A new person, whose first device is signed by their own keys. Gives the recovery key too.
+    ///
+    /// # Errors
+    /// When the client does not come up.
+    pub async fn start(server: &Synapse, localpart: &str, dir: &Path) -> Result<(Self, String)> {
+        let account = server.register(localpart).await?;
+        let user = Self::log_in(server, &account, "first", dir).await?;
+        let recovery_key = user.set_up_cross_signing().await?;
+        Ok((user, recovery_key))
+    }
+
+    /// A device of an existing person, not yet signed.
+    ///
+    /// # Errors
+    /// When the client does not come up.
+    pub async fn log_in(
+        server: &Synapse,
+        account: &Account,
+        device: &str,
+        dir: &Path,
+    ) -> Result<Self> {
+        let dir = dir.join(format!("{}-{device}", account.localpart));
+        std::fs::create_dir_all(&dir).context("making the client's folder")?;
+        let mut command = process::command(paths::node()?);
+        command.arg(paths::peers().join("js/element.mjs"));
+        command.env("ELEMENT_HOMESERVER", server.url());
+        command.env("ELEMENT_USER", &account.localpart);
+        command.env("ELEMENT_PASSWORD", &account.password);
+        let (peer, ready) = Peer::start("element", command, &dir).await?;
+        Ok(Self { account: account.clone(), device: text(&ready, "device")?, peer })
+    }
+
+    /// The full Matrix id.
+    pub fn user_id(&self) -> &str {
+        &self.account.user_id
+    }
+
+    /// The device id.
+    pub fn device_id(&self) -> &str {
+        &self.device
+    }
+
+    /// The account, for another device.
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Makes cross-signing keys and signs this device; gives the recovery key.
+    ///
+    /// # Errors
+    /// When the homeserver refuses.
+    pub async fn set_up_cross_signing(&self) -> Result<String> {
+        let answer = self.peer.ask("set_up_cross_signing", json!({})).await?;
+        text(&answer, "recovery_key")
+    }
+
+    /// Signs this device with the person's keys, which the recovery key opens.
+    ///
+    /// # Errors
+    /// When the key does not fit.
+    pub async fn recover(&self, recovery_key: &str) -> Result<()> {
+        self.peer.ask("recover", json!({ "recovery_key": recovery_key })).await.map(drop)
+    }
+
+    /// From now on, only shows messages of devices that their owners have signed, and only sends to such (MSC4153).
+    ///
+    /// # Errors
+    /// When the client has gone.
+    pub async fn exclude_insecure_devices(&self) -> Result<()> {
+        self.peer.ask("only_signed_devices", json!({ "on": true })).await.map(drop)
+    }
+
+    /// Makes an encrypted direct chat.
+    ///
+    /// # Errors
+    /// When the homeserver refuses.
+    pub async fn create_chat_with(&self, user: &str) -> Result<String> {
+        self.create_room(json!({ "invite": [user], "encrypted": true, "direct": true })).await
+    }
+
+    /// Makes a direct chat without encryption.
+    ///
+    /// # Errors
+    /// When the homeserver refuses.
+    pub async fn create_plain_chat_with(&self, user: &str) -> Result<String> {
+        self.create_room(json!({ "invite": [user], "encrypted": false, "direct": true })).await
+    }
+
+    /// Joins a room.
+    ///
+    /// # Errors
+    /// When the homeserver refuses.
+    pub async fn join(&self, room: &str) -> Result<()> {
+        self.peer.ask("join", json!({ "room": room })).await.map(drop)
+    }
+
+    /// Sends a text, encrypted where the room is; gives the event's id.
+    ///
+    /// # Errors
+    /// When the client or the homeserver could not.
+    pub async fn send(&self, room: &str, body: &str) -> Result<String> {
+        text(&self.peer.ask("send", json!({ "room": room, "body": body })).await?, "event_id")
+    }
+
+    /// Waits for an invitation from somebody.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn invitation_from(&self, user: &str) -> Result<Invitation> {
+        self.peer
+            .wait_for("invited", SOON, |event| invitation(event).filter(|found| found.by == user))
+            .await
+            .with_context(|| format!("no invitation from {user}"))
+    }
+
+    /// Waits until somebody has joined a room.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub async fn sees_join(&self, room: &str, user: &str) -> Result<()> {
+        let joined = |event: &Value| {
+            let here = event.get("room")? == room && event.get("user")? == user;
+            (here && event.get("membership")? == "join").then_some(())
+        };
+        let waited = self.peer.wait_for("membership", SOON, joined).await;
+        waited.with_context(|| format!("{user} did not join"))
+    }
+
+    /// Waits until the client shows a message with this text.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn receives(&self, body: &str) -> Result<Shown> {
+        self.receives_within(body, SOON).await
+    }
+
+    /// Waits, no longer than told, until the client shows a message with this text.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn receives_within(&self, body: &str, within: Duration) -> Result<Shown> {
+        self.message_where(within, |message| message.body.as_deref() == Some(body))
+            .await
+            .with_context(|| format!("{} waited for `{body}`", self.account.user_id))
+    }
+
+    /// Waits until the client shows a message of somebody that contains these words.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn hears(&self, sender: &str, words: &str) -> Result<Shown> {
+        let says = |message: &Shown| {
+            let body = message.body.as_deref().unwrap_or_default();
+            message.sender == sender && body.contains(words)
+        };
+        let waited = self.message_where(SOON, says).await;
+        waited.with_context(|| format!("{sender} did not say `{words}`"))
+    }
+
+    /// Waits until the client shows a message that the story looks for.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn message_where(
+        &self,
+        within: Duration,
+        wanted: impl Fn(&Shown) -> bool,
+    ) -> Result<Shown> {
+        self.peer.wait_for("message", within, |event| shown(event).filter(&wanted)).await
+    }
+
+    /// All messages of others as they stand now: one that was decrypted late counts once.
+    pub fn messages(&self) -> Vec<Shown> {
+        let all = self.peer.events("message").into_iter();
+        let latest: BTreeMap<_, _> = all
+            .filter_map(|event| shown(&event))
+            .enumerate()
+            .map(|(position, message)| (message.event_id.clone(), (position, message)))
+            .collect();
+        let mut latest: Vec<_> = latest.into_values().collect();
+        latest.sort_by_key(|(position, _)| *position);
+        latest.into_iter().map(|(_, message)| message).collect()
+    }
+
+    /// Waits until the bridge reports that a message did not go through (`com.beeper.message_send_status`); gives the report.
+    ///
+    /// # Errors
+    /// When no such report comes.
+    pub async fn status_of(&self, event_id: &str) -> Result<Value> {
+        let of = |event: &Value| {
+            let content = event.get("content")?;
+            let related = content.get("m.relates_to")?.get("event_id")?;
+            (related == event_id).then(|| content.clone())
+        };
+        self.peer.wait_for("status", SOON, of).await
+    }
+
+    /// Whether the room is encrypted.
+    ///
+    /// # Errors
+    /// When the client has gone.
+    pub async fn sees_encryption(&self, room: &str) -> Result<bool> {
+        let answer = self.peer.ask("is_encrypted", json!({ "room": room })).await?;
+        Ok(answer.get("encrypted").and_then(Value::as_bool).unwrap_or(false))
+    }
+
+    /// The content of a state event.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn state(&self, room: &str, kind: &str, key: &str) -> Result<Value> {
+        let command = json!({ "room": room, "type": kind, "key": key });
+        let answer = self.peer.ask("state", command).await?;
+        answer.get("content").cloned().context("no content")
+    }
+
+    /// The devices of a user, and of each whether its owner has signed it.
+    ///
+    /// # Errors
+    /// When the client could not ask.
+    pub async fn devices_of(&self, user: &str) -> Result<BTreeMap<String, bool>> {
+        let answer = self.peer.ask("trust", json!({ "user": user })).await?;
+        let devices = answer.get("signed_by_owner").cloned().context("no devices")?;
+        Ok(serde_json::from_value(devices)?)
+    }
+
+    /// Waits until a device of a user is known to be signed by its owner.
+    ///
+    /// # Errors
+    /// When it does not become so.
+    pub async fn sees_signed(&self, user: &str, device: &str) -> Result<()> {
+        loop {
+            let changes = self.peer.events("devices_changed").len();
+            if self.devices_of(user).await?.get(device) == Some(&true) {
+                return Ok(());
+            }
+            self.peer
+                .wait_for_number("devices_changed", changes + 1, SOON)
+                .await
+                .with_context(|| format!("no signature of {user} on {device}"))?;
+        }
+    }
+
+    /// Ends the client.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn stop(self) -> Result<()> {
+        self.peer.stop().await
+    }
+
+    async fn create_room(&self, command: Value) -> Result<String> {
+        text(&self.peer.ask("create_room", command).await?, "room")
+    }
+}
+
+fn invitation(event: &Value) -> Option<Invitation> {
+    Some(Invitation { room: text(event, "room").ok()?, by: text(event, "by").ok()? })
+}
+
+fn shown(event: &Value) -> Option<Shown> {
+    let optional = |field: &str| event.get(field).and_then(Value::as_str).map(str::to_owned);
+    let shield = match optional("shield").as_deref() {
+        Some("NONE") => Some(Shield::None),
+        Some("GREY") => Some(Shield::Grey),
+        Some(_) => Some(Shield::Red),
+        None => None,
+    };
+    Some(Shown {
+        room: text(event, "room").ok()?,
+        event_id: text(event, "event_id").ok()?,
+        sender: text(event, "sender").ok()?,
+        body: optional("body"),
+        msgtype: optional("msgtype"),
+        encrypted: event.get("encrypted")?.as_bool()?,
+        failure: optional("failure"),
+        shield,
+        reason: optional("reason"),
+    })
+}

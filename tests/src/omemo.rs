@@ -1,0 +1,301 @@
+//! A person on an independent OMEMO client: slixmpp-omemo.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::journal::SOON;
+use crate::peer::{Peer, text};
+use crate::prosody::Prosody;
+use crate::{paths, process};
+
+/// One of the two forms of OMEMO.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Namespace {
+    /// `eu.siacs.conversations.axolotl`.
+    Legacy,
+    /// `urn:xmpp:omemo:2`.
+    Omemo2,
+}
+
+impl Namespace {
+    /// Both of them.
+    pub const BOTH: [Self; 2] = [Self::Legacy, Self::Omemo2];
+
+    /// The XML namespace.
+    pub fn uri(self) -> &'static str {
+        match self {
+            Self::Legacy => "eu.siacs.conversations.axolotl",
+            Self::Omemo2 => "urn:xmpp:omemo:2",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::Omemo2 => "omemo2",
+        }
+    }
+}
+
+/// A message as the client showed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// The bare JID it came from.
+    pub sender: String,
+    /// The text.
+    pub body: String,
+    /// The namespace it was encrypted in; `None` for one in the clear.
+    pub namespace: Option<String>,
+    /// What the client thinks of the sending device.
+    pub trust: Option<String>,
+}
+
+/// How a client is set up.
+#[derive(Debug, Clone)]
+pub struct Device<'a> {
+    /// Tells this device's files from those of the person's others.
+    pub name: &'a str,
+    /// What it speaks; nothing for a client without OMEMO.
+    pub speaks: &'a [Namespace],
+    /// Come up under this device id with new keys.
+    pub device_id: Option<u64>,
+}
+
+impl Default for Device<'_> {
+    fn default() -> Self {
+        Self { name: "phone", speaks: &Namespace::BOTH, device_id: None }
+    }
+}
+
+/// One device of one person.
+#[derive(Debug)]
+pub struct OmemoUser {
+    jid: String,
+    full_jid: String,
+    password: String,
+    device: Option<u64>,
+    dir: PathBuf,
+    peer: Peer,
+}
+
+impl OmemoUser {
+    /// A new person with one device that speaks both namespaces.
+    ///
+    /// # Errors
+    /// When the client does not come up.
+    pub async fn start(server: &Prosody, localpart: &str, dir: &Path) -> Result<Self> {
+        Self::start_device(server, localpart, dir, &Device::default()).await
+    }
+
+    /// A device of a person, who is registered with the first.
+    ///
+    /// # Errors
+    /// When the client does not come up.
+    pub async fn start_device(
+        server: &Prosody,
+        localpart: &str,
+        dir: &Path,
+        device: &Device<'_>,
+    ) -> Result<Self> {
+        let (jid, password) = server.register(localpart)?;
+        let dir = dir.join(format!("{localpart}-{}", device.name));
+        std::fs::create_dir_all(&dir).context("making the client's folder")?;
+        let names: Vec<_> = device.speaks.iter().map(|namespace| namespace.name()).collect();
+        let mut command = process::command(paths::python("venv-peers")?);
+        command.arg("-u").arg(paths::peers().join("xmpp_peer.py"));
+        command.args(["--jid", &jid, "--port", &server.client_port().to_string()]);
+        command.arg("--store").arg(dir.join("omemo.json"));
+        command.args(["--namespaces", &names.join(",")]);
+        if let Some(id) = device.device_id {
+            command.args(["--device-id", &id.to_string()]);
+        }
+        command.env("XMPP_PEER_PASSWORD", &password);
+        let (peer, ready) = Peer::start("omemo", command, &dir).await?;
+        let device = ready.get("device").and_then(Value::as_u64);
+        let full_jid = text(&ready, "full_jid")?;
+        Ok(Self { jid, full_jid, password, device, dir, peer })
+    }
+
+    /// The bare JID.
+    pub fn jid(&self) -> &str {
+        &self.jid
+    }
+
+    /// The address of this very client.
+    pub fn full_jid(&self) -> &str {
+        &self.full_jid
+    }
+
+    /// What to type at login.
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// The OMEMO device id, where the client speaks OMEMO.
+    pub fn device_id(&self) -> Option<u64> {
+        self.device
+    }
+
+    /// Where the client's log and keys are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Sends an encrypted message; gives the stanza's id.
+    ///
+    /// # Errors
+    /// When the client could not.
+    pub async fn send(&self, to: &str, body: &str, namespace: Namespace) -> Result<String> {
+        let command = json!({ "to": to, "body": body, "namespace": namespace.name() });
+        text(&self.peer.ask("send", command).await?, "stanza_id")
+    }
+
+    /// Sends a message in the clear; gives the stanza's id.
+    ///
+    /// # Errors
+    /// When the client could not.
+    pub async fn send_plain(&self, to: &str, body: &str) -> Result<String> {
+        let command = json!({ "to": to, "body": body });
+        text(&self.peer.ask("send_plain", command).await?, "stanza_id")
+    }
+
+    /// Sends the very same stanza again.
+    ///
+    /// # Errors
+    /// When the client never sent it.
+    pub async fn send_again(&self, stanza_id: &str) -> Result<()> {
+        self.peer.ask("send_again", json!({ "stanza_id": stanza_id })).await.map(drop)
+    }
+
+    /// Sends raw XML over the client's stream.
+    ///
+    /// # Errors
+    /// When the client has gone.
+    pub async fn send_xml(&self, xml: &str) -> Result<()> {
+        self.peer.ask("send_xml", json!({ "xml": xml })).await.map(drop)
+    }
+
+    /// The device ids that a contact publishes now.
+    ///
+    /// # Errors
+    /// When the client could not ask.
+    pub async fn devices_of(&self, jid: &str) -> Result<BTreeSet<u64>> {
+        let answer = self.peer.ask("devices", json!({ "jid": jid })).await?;
+        let devices = answer.get("devices").and_then(Value::as_array).context("no devices")?;
+        Ok(devices.iter().filter_map(|device| device.get("id")?.as_u64()).collect())
+    }
+
+    /// What an address says it can do (XEP-0030).
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn disco(&self, jid: &str) -> Result<Value> {
+        self.peer.ask("disco", json!({ "jid": jid })).await
+    }
+
+    /// Asks for a contact's presence.
+    ///
+    /// # Errors
+    /// When the client has gone.
+    pub async fn subscribe(&self, jid: &str) -> Result<()> {
+        self.peer.ask("subscribe", json!({ "to": jid })).await?;
+        let granted = |event: &Value| (event.get("sender")? == jid).then_some(());
+        self.peer.wait_for("subscribed", SOON, granted).await
+    }
+
+    /// Takes this person's device lists off the server.
+    ///
+    /// # Errors
+    /// When the client has gone.
+    pub async fn leave_omemo(&self) -> Result<()> {
+        self.peer.ask("leave_omemo", json!({})).await.map(drop)
+    }
+
+    /// Waits until the client shows a message with this text.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn receives(&self, body: &str) -> Result<Received> {
+        self.receives_within(body, SOON).await
+    }
+
+    /// Waits, no longer than told, until the client shows a message with this text.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn receives_within(&self, body: &str, within: Duration) -> Result<Received> {
+        self.message_where(within, |message| message.body == body)
+            .await
+            .with_context(|| format!("{} waited for `{body}`", self.jid))
+    }
+
+    /// Waits until the client shows a message that the story looks for.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn message_where(
+        &self,
+        within: Duration,
+        wanted: impl Fn(&Received) -> bool,
+    ) -> Result<Received> {
+        self.peer.wait_for("message", within, |event| received(event).filter(&wanted)).await
+    }
+
+    /// All messages shown so far.
+    pub fn messages(&self) -> Vec<Received> {
+        self.peer.events("message").iter().filter_map(received).collect()
+    }
+
+    /// How many stanzas could not be decrypted.
+    pub fn undecryptable(&self) -> usize {
+        self.peer.events("undecryptable").len()
+    }
+
+    /// Waits for the receipt (XEP-0184) of a stanza.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn receipt_for(&self, stanza_id: &str) -> Result<()> {
+        let of = |event: &Value| (event.get("of")? == stanza_id).then_some(());
+        self.peer.wait_for("receipt", SOON, of).await
+    }
+
+    /// Whether the receipt of a stanza has come.
+    pub fn has_receipt_for(&self, stanza_id: &str) -> bool {
+        let of = |event: &Value| event.get("of").is_some_and(|of| of == stanza_id);
+        self.peer.events("receipt").iter().any(of)
+    }
+
+    /// Waits until a stanza comes back as an error; gives the condition.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn bounce_of(&self, stanza_id: &str) -> Result<String> {
+        let of = |event: &Value| {
+            (event.get("of")? == stanza_id).then(|| text(event, "condition").unwrap_or_default())
+        };
+        self.peer.wait_for("bounced", SOON, of).await
+    }
+
+    /// Ends the client.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn stop(self) -> Result<()> {
+        self.peer.stop().await
+    }
+}
+
+fn received(event: &Value) -> Option<Received> {
+    let optional = |field: &str| event.get(field).and_then(Value::as_str).map(str::to_owned);
+    Some(Received {
+        sender: text(event, "sender").ok()?,
+        body: text(event, "body").ok()?,
+        namespace: optional("namespace"),
+        trust: optional("trust"),
+    })
+}

@@ -1,0 +1,220 @@
+//! A homeserver, an XMPP server and the bridge between them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::bridge::{Bridge, BridgeConfig};
+use crate::element::ElementUser;
+use crate::faults::{Link, XmppLink};
+use crate::names;
+use crate::omemo::{Device, OmemoUser};
+use crate::paths;
+use crate::ports::free_port;
+use crate::prosody::{COMPONENT, Prosody, ProsodyConfig};
+use crate::synapse::{Synapse, SynapseConfig};
+
+/// Everything that two people need to talk to each other.
+#[derive(Debug)]
+pub struct World {
+    /// The bridge.
+    pub bridge: Bridge,
+    /// The homeserver.
+    pub homeserver: Synapse,
+    /// The XMPP server.
+    pub xmpp: Prosody,
+    files: Files,
+}
+
+/// Where the homeserver listens, and under which name.
+#[derive(Debug, Clone, Copy)]
+enum Homeserver {
+    /// Alone, called `localhost`.
+    Alone,
+    /// Known to other homeservers by its federation port.
+    Federating,
+}
+
+/// The ports at which links stand in for a server or the bridge.
+#[derive(Debug, Default)]
+struct Links {
+    homeserver: Option<u16>,
+    xmpp: Option<u16>,
+}
+
+/// The folder of one test. It is left behind, and named, unless the story came to its end.
+#[derive(Debug)]
+struct Files {
+    dir: PathBuf,
+    done: bool,
+}
+
+impl World {
+    /// Starts all three, on free ports and with a new folder.
+    ///
+    /// # Errors
+    /// When one of them does not come up.
+    pub async fn start(name: &str) -> Result<Self> {
+        Self::build(name, Homeserver::Alone, Links::default()).await
+    }
+
+    /// As [`World::start`], with a homeserver that other homeservers can reach.
+    ///
+    /// # Errors
+    /// When one of them does not come up.
+    pub async fn start_federating(name: &str) -> Result<Self> {
+        Self::build(name, Homeserver::Federating, Links::default()).await
+    }
+
+    /// As [`World::start`], with a link between homeserver and bridge that can fail.
+    ///
+    /// # Errors
+    /// When one of them does not come up.
+    pub async fn start_with_link(name: &str) -> Result<(Self, Link)> {
+        let port = free_port()?;
+        let links = Links { homeserver: Some(port), xmpp: None };
+        let world = Self::build(name, Homeserver::Alone, links).await?;
+        let link = Link::start(port, world.bridge.address()).await?;
+        Ok((world, link))
+    }
+
+    /// As [`World::start`], with a link between XMPP server and bridge into which stanzas can be put.
+    ///
+    /// # Errors
+    /// When one of them does not come up.
+    pub async fn start_with_xmpp_link(name: &str) -> Result<(Self, XmppLink)> {
+        let port = free_port()?;
+        let links = Links { homeserver: None, xmpp: Some(port) };
+        let world = Self::build(name, Homeserver::Alone, links).await?;
+        let link = XmppLink::start(port, world.xmpp.component_port()).await?;
+        Ok((world, link))
+    }
+
+    async fn build(name: &str, kind: Homeserver, links: Links) -> Result<Self> {
+        let files = Files { dir: paths::scratch(name)?, done: false };
+        let synapse = homeserver_config(files.dir.join("homeserver"), kind)?;
+        let prosody = ProsodyConfig {
+            dir: files.dir.join("xmpp"),
+            client_port: free_port()?,
+            component_port: free_port()?,
+        };
+        let bridge = Bridge::set_up(BridgeConfig {
+            dir: files.dir.join("bridge"),
+            homeserver_url: format!("http://127.0.0.1:{}", synapse.client_port),
+            server_name: synapse.server_name.clone(),
+            appservice_port: free_port()?,
+            component_port: links.xmpp.unwrap_or(prosody.component_port),
+            database_url: None,
+        });
+        let mut bridge = bridge.await?;
+        if let Some(port) = links.homeserver {
+            redirect(&bridge.registration(), port)?;
+        }
+        if let Homeserver::Federating = kind {
+            bridge.permit_everybody()?;
+        }
+        let registrations = vec![bridge.registration()];
+        let (homeserver, xmpp) = tokio::try_join!(
+            Synapse::start(SynapseConfig { registrations, ..synapse }),
+            Prosody::start(prosody)
+        )?;
+        bridge.run().await?;
+        Ok(Self { bridge, homeserver, xmpp, files })
+    }
+
+    /// A second homeserver, known to the first one by its federation port.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_other_homeserver(&self) -> Result<Synapse> {
+        let dir = self.dir().join("other-homeserver");
+        Synapse::start(homeserver_config(dir, Homeserver::Federating)?).await
+    }
+
+    /// A new person on Element at this homeserver.
+    ///
+    /// # Errors
+    /// When the client does not come up.
+    pub async fn element_user(&self, localpart: &str) -> Result<ElementUser> {
+        Ok(ElementUser::start(&self.homeserver, localpart, self.dir()).await?.0)
+    }
+
+    /// A new person on an OMEMO client at this XMPP server.
+    ///
+    /// # Errors
+    /// When the client does not come up.
+    pub async fn omemo_user(&self, localpart: &str) -> Result<OmemoUser> {
+        OmemoUser::start(&self.xmpp, localpart, self.dir()).await
+    }
+
+    /// A device of a person on this XMPP server.
+    ///
+    /// # Errors
+    /// When the client does not come up.
+    pub async fn omemo_device(&self, localpart: &str, device: &Device<'_>) -> Result<OmemoUser> {
+        OmemoUser::start_device(&self.xmpp, localpart, self.dir(), device).await
+    }
+
+    /// The ghost of a person on XMPP, by their JID.
+    pub fn ghost_of(&self, jid: &str) -> String {
+        names::ghost_of(jid, self.homeserver.server_name())
+    }
+
+    /// The JID under which a person on Matrix appears on XMPP, by their Matrix id.
+    pub fn jid_of(&self, user_id: &str) -> String {
+        names::jid_of(user_id, COMPONENT)
+    }
+
+    /// The folder of this test.
+    pub fn dir(&self) -> &Path {
+        &self.files.dir
+    }
+
+    /// Ends the story well: stops the bridge in an orderly way and clears the folder.
+    ///
+    /// # Errors
+    /// When the bridge does not end well.
+    pub async fn end(mut self) -> Result<()> {
+        self.bridge.stop().await?;
+        self.files.done = true;
+        Ok(())
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        if self.done {
+            // The folder is scratch: what cannot be removed harms nothing.
+            let _ = std::fs::remove_dir_all(&self.dir);
+            return;
+        }
+        #[expect(clippy::print_stderr, reason = "a failed test says where its logs are")]
+        {
+            eprintln!("the logs of this test are kept in {}", self.dir.display());
+        }
+    }
+}
+
+fn homeserver_config(dir: PathBuf, kind: Homeserver) -> Result<SynapseConfig> {
+    let federation_port = match kind {
+        Homeserver::Alone => None,
+        Homeserver::Federating => Some(free_port()?),
+    };
+    let server_name =
+        federation_port.map_or_else(|| "localhost".to_owned(), |port| format!("localhost:{port}"));
+    let client_port = free_port()?;
+    Ok(SynapseConfig { dir, server_name, client_port, federation_port, registrations: vec![] })
+}
+
+/// Makes the homeserver send its transactions to another port.
+fn redirect(registration: &Path, port: u16) -> Result<()> {
+    let text = std::fs::read_to_string(registration).context("reading the registration")?;
+    let lines = text.lines().map(|line| {
+        if line.starts_with("url:") {
+            format!("url: http://127.0.0.1:{port}\n")
+        } else {
+            format!("{line}\n")
+        }
+    });
+    std::fs::write(registration, lines.collect::<String>()).context("writing the registration")
+}
