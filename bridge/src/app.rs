@@ -24,7 +24,10 @@ use crate::{
 /// Time for one connection to the homeserver to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often the homeserver is asked whether it is there.
+/// How often this process makes sure that it owns the database.
+const CONFIRM_EVERY: Duration = Duration::from_secs(10);
+
+/// How often the homeserver is asked to call us.
 const PING_EVERY: Duration = Duration::from_secs(30);
 
 /// How long what is under way may take to end when the bridge stops. Requests to a homeserver that
@@ -61,7 +64,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     });
     app.start(config.registration.id.clone());
     tracing::info!("app.started");
-    let served = appservice::serve(listener, router, stop.clone()).await;
+    let mut replaced = false;
+    let served = tokio::select! {
+        served = appservice::serve(listener, router, stop.clone()) => served,
+        () = until_replaced(&app.db) => {
+            replaced = true;
+            Ok(())
+        }
+    };
     stop.cancel();
     app.tracker.close();
     if tokio::time::timeout(STOP_PATIENCE, app.tracker.wait()).await.is_err() {
@@ -71,7 +81,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     let closed = app.db.close().await;
     tracing::info!("app.stopped");
     served.map_err(AppError::Serve)?;
-    Ok(closed?)
+    if replaced { Err(AppError::Replaced) } else { Ok(closed?) }
 }
 
 impl App {
@@ -137,9 +147,10 @@ impl App {
             }
         });
         let (client, stop) = (self.client.clone(), self.stop.clone());
+        let (hub, outbox) = (self.hub.clone(), self.outbox.clone());
         self.tracker.spawn(async move {
             tokio::select! {
-                () = ping_after_outages(&client, &appservice_id) => {}
+                () = ping_regularly(&client, &appservice_id, &hub, &outbox) => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -151,7 +162,7 @@ impl App {
 async fn start_matrix(hub: &Hub, outbox: &Outbox, devices: &Arc<Devices>) {
     let begin = || async {
         hub.start().await?;
-        outbox.start().await?;
+        outbox.ring_for_all().await?;
         Ok::<_, StepError>(())
     };
     let patience =
@@ -168,23 +179,50 @@ async fn start_matrix(hub: &Hub, outbox: &Outbox, devices: &Arc<Devices>) {
     }
 }
 
-/// A homeserver that could not reach us waits for up to nine minutes; a ping ends that. Pings at
-/// the start and whenever the homeserver is there again.
-async fn ping_after_outages(client: &MatrixClient, appservice_id: &str) {
-    let mut is_there = false;
+/// Returns when another process owns the database. What this one still did would be refused, and
+/// the XMPP server would send it stanzas that it cannot keep.
+async fn until_replaced(db: &Database) {
     loop {
-        let seen = if is_there {
-            client.whoami(None).await.map(drop)
-        } else {
-            client.ping(appservice_id).await
-        };
-        match seen {
-            Ok(()) if !is_there => tracing::info!("app.homeserver.reachable"),
+        tokio::time::sleep(CONFIRM_EVERY).await;
+        match db.confirm_owner().await {
             Ok(()) => {}
-            Err(ref error) => log_outage(error, is_there),
+            Err(StoreError::Fenced) => {
+                tracing::error!("app.replaced: another process owns the database");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(error = %crate::error_chain(&error), "app.owner.not_confirmed");
+            }
         }
-        is_there = seen.is_ok();
-        tokio::time::sleep(if is_there { PING_EVERY } else { PING_EVERY / 10 }).await;
+    }
+}
+
+/// A homeserver that could not give us a transaction waits for up to nine minutes, whoever's fault
+/// it was; a ping ends that. What waits here for the homeserver is looked at when it is back.
+async fn ping_regularly(client: &MatrixClient, appservice_id: &str, hub: &Hub, outbox: &Outbox) {
+    let mut is_there = None;
+    loop {
+        let seen = client.ping(appservice_id).await;
+        match &seen {
+            Ok(()) if is_there != Some(true) => tracing::info!("app.homeserver.reachable"),
+            Ok(()) => {}
+            Err(error) => log_outage(error, is_there == Some(true)),
+        }
+        if seen.is_ok() && is_there == Some(false) {
+            take_up(hub, outbox).await;
+        }
+        is_there = Some(seen.is_ok());
+        tokio::time::sleep(if seen.is_ok() { PING_EVERY } else { PING_EVERY / 10 }).await;
+    }
+}
+
+async fn take_up(hub: &Hub, outbox: &Outbox) {
+    let rung = async {
+        hub.ring_for_all().await?;
+        outbox.ring_for_all().await
+    };
+    if let Err(error) = rung.await {
+        tracing::warn!(error = %crate::error_chain(&error), "app.take_up.failed");
     }
 }
 
@@ -227,6 +265,9 @@ pub enum AppError {
     /// The component's domain is no JID.
     #[error("xmpp.component is not a domain that XMPP allows")]
     Component,
+    /// Another process owns the database.
+    #[error("another process has taken over the database; run one bridge per database")]
+    Replaced,
     /// The HTTP server failed.
     #[error("the HTTP server failed")]
     Serve(#[source] io::Error),

@@ -12,6 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -28,6 +29,8 @@ pub enum Drained {
         /// When to look again without a doorbell.
         retry_in: Duration,
     },
+    /// A fault that may pass: it is tried again, at longer and longer intervals.
+    Failed,
 }
 
 /// Does the work of one key.
@@ -86,6 +89,7 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queues<K> {
     }
 
     async fn work(&self, key: K, doorbell: Arc<Notify>) {
+        let mut faults = after_faults();
         while self.take_ring_or_leave(&key) {
             let drained = {
                 let Ok(_permit) = self.busy.acquire().await else { break };
@@ -95,7 +99,15 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queues<K> {
                 let Some(work) = self.work.upgrade() else { break };
                 work.drain(&key).await
             };
-            let Drained::Blocked { retry_in } = drained else { continue };
+            let retry_in = match drained {
+                Drained::Empty => None,
+                Drained::Blocked { retry_in } => Some(retry_in),
+                Drained::Failed => faults.next(),
+            };
+            if drained != Drained::Failed {
+                faults = after_faults();
+            }
+            let Some(retry_in) = retry_in else { continue };
             tokio::select! {
                 () = doorbell.notified() => {}
                 () = tokio::time::sleep(retry_in) => {}
@@ -125,6 +137,15 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queues<K> {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<K, Worker>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The waits after one fault that follows another.
+fn after_faults() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_secs(1))
+        .with_max_delay(Duration::from_secs(60))
+        .without_max_times()
+        .build()
 }
 
 #[cfg(test)]

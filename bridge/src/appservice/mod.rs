@@ -7,7 +7,6 @@
 
 mod auth;
 mod error;
-mod event;
 mod gaps;
 mod health;
 mod ping;

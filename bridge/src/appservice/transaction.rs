@@ -17,7 +17,7 @@ use ruma::{OwnedRoomId, OwnedUserId};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json, value::RawValue};
 
-use super::{AppserviceState, error::ApiError, event, gaps::Gaps};
+use super::{AppserviceState, error::ApiError, gaps::Gaps};
 use crate::{
     error_chain,
     store::{NewInboxEvent, StoreError},
@@ -87,7 +87,7 @@ fn parse(body: &[u8]) -> Result<Body, ApiError> {
 /// again and keep all others waiting.
 fn well_formed(events: &[Box<RawValue>]) -> Vec<NewInboxEvent> {
     let parsed = events.iter().filter_map(|raw| {
-        event::parse(raw)
+        NewInboxEvent::parse(raw)
             .inspect_err(|error| tracing::warn!(%error, "appservice.event_skipped"))
             .ok()
     });

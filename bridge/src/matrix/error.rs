@@ -79,6 +79,17 @@ pub enum EncryptError {
 }
 
 impl EncryptError {
+    /// Whether trying again would end the same way, as long as the room is what it is.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Device(MatrixError::Client(error)) => !error.is_temporary(),
+            Self::Device(error) => {
+                matches!(error, MatrixError::NobodyThere | MatrixError::NotEncrypted)
+            }
+            Self::NoSignedDevice | Self::IdentityChanged => false,
+        }
+    }
+
     /// Whether a person has to do something before it can succeed.
     pub fn waits_for_person(&self) -> bool {
         matches!(self, Self::NoSignedDevice | Self::IdentityChanged)

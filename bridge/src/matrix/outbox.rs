@@ -3,7 +3,7 @@
 //! Every attempt of an event uses the same user, device, transaction id and bytes, so the
 //! homeserver takes it once.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, RoomId};
@@ -20,9 +20,6 @@ use crate::{
 
 /// Events sent between two commits.
 const BATCH: u32 = 50;
-
-/// When a homeserver that did not answer is tried again.
-const RETRY: Duration = Duration::from_secs(5);
 
 /// Which message of the other network an event is.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +75,7 @@ struct Finished {
 }
 
 impl Outbox {
-    /// An outbox whose work begins with [`Self::start`].
+    /// An outbox whose work begins with a ring.
     pub fn new(
         events: Arc<dyn OutboxEvents>,
         db: Database,
@@ -94,11 +91,11 @@ impl Outbox {
         })
     }
 
-    /// Takes up what an earlier run has left.
+    /// Everything that waits is sent.
     ///
     /// # Errors
     /// When the store failed.
-    pub async fn start(&self) -> Result<(), StoreError> {
+    pub async fn ring_for_all(&self) -> Result<(), StoreError> {
         let mut tx = self.db.read().await?;
         let rooms = tx.matrix_outbox().pending_rooms().await?;
         drop(tx);
@@ -140,7 +137,7 @@ impl Outbox {
                 Some(SendRowError::Store(error)) => return Err(error),
                 Some(SendRowError::Client(error)) => {
                     tracing::warn!(error = %error, "matrix.outbox.waits");
-                    return Ok(Drained::Blocked { retry_in: RETRY });
+                    return Ok(Drained::Failed);
                 }
             }
         }
@@ -175,7 +172,15 @@ impl Outbox {
             tx.matrix_outbox().mark_sent(row.id).await?;
             let reference: Option<SentReference> =
                 row.event.reference.as_deref().and_then(|text| serde_json::from_str(text).ok());
-            let Some(reference) = reference else { continue };
+            let Some(reference) = reference else {
+                if event_id.is_none() {
+                    // The bot has not said it. It is brought back, and says it again when it is
+                    // still true.
+                    tx.portals().bot_is_gone(&row.event.room_id).await?;
+                    tx.notices().forget_all(row.event.room_id.as_str()).await?;
+                }
+                continue;
+            };
             match event_id {
                 Some(event_id) => {
                     let message = reference.into_mapped(event_id, row.event.room_id);
@@ -206,7 +211,7 @@ impl Drain<OwnedRoomId> for Outbox {
             Ok(drained) => drained,
             Err(error) => {
                 tracing::warn!(error = %crate::error_chain(&error), "matrix.outbox.failed");
-                Drained::Blocked { retry_in: RETRY }
+                Drained::Failed
             }
         }
     }

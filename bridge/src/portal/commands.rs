@@ -4,24 +4,14 @@ use ruma::{OwnedRoomId, UserId};
 
 use super::{
     Hub, StepError,
+    create_room::NoRoom,
     from_remote::{CONTACT_CHANGED, chat_of},
 };
 use crate::{
-    commands::Call,
     namespace::AddressTooLong,
     network::{InvalidContact, PlaintextPolicy},
-    store::Portal,
+    store::{Portal, PortalState},
 };
-
-/// What was told of a wait that a person's word has ended, and may be told again.
-pub(super) const TOLD_OF_WAITS: &[&str] = &[
-    "no_encryption",
-    "no_usable_device",
-    CONTACT_CHANGED,
-    "own_identity_changed",
-    "no_signed_device",
-    "unsigned_sender",
-];
 
 /// Why a chat was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +45,14 @@ impl Hub {
         let contact =
             self.parts.network.parse_contact(address).map_err(OpenChatError::InvalidContact)?;
         match self.open(user, &contact).await {
-            Ok(room) => room.map_err(OpenChatError::AddressTooLong),
+            Ok(Ok(room)) => Ok(room),
+            Ok(Err(NoRoom::AddressTooLong(too_long))) => {
+                Err(OpenChatError::AddressTooLong(too_long))
+            }
+            Ok(Err(none)) => {
+                tracing::warn!(error = %crate::error_chain(&none), "portal.open.refused");
+                Err(OpenChatError::Temporary)
+            }
             Err(error) => {
                 tracing::warn!(error = %crate::error_chain(&error), "portal.open.failed");
                 Err(OpenChatError::Temporary)
@@ -63,34 +60,43 @@ impl Hub {
         }
     }
 
-    /// Approves the caller's own changed identity and, in a portal, that of the contact. Returns
-    /// how many identities were approved; what they held is released. A call in the clear says
-    /// nothing of who made it, so it approves no identity of the caller's; one from an identity
-    /// that has changed approves only itself.
+    /// Approves the changed identity of a person. `identity` is the public master key behind their
+    /// word. Their contacts are told first: it might be somebody else who controls the account.
+    /// Returns whether an identity was waiting.
     ///
     /// # Errors
     /// [`ApproveError`] when it is not known to be stored.
-    pub async fn approve(&self, call: &Call<'_>) -> Result<usize, ApproveError> {
-        let mut approved = 0;
-        if let Some(identity) = call.identity {
-            let own = self.parts.devices.approve(call.sender, identity).await.map_err(|error| {
-                tracing::warn!(error = %crate::error_chain(&error), "portal.approve.failed");
-                ApproveError
-            })?;
-            approved += usize::from(own);
-        }
-        if let Some(portal) = call.portal.filter(|_| !call.is_of_changed_identity()) {
-            approved += self.approve_contact(portal).await?;
-        }
-        self.release(call.sender, call.portal).await.map_err(|error| {
-            tracing::warn!(error = %crate::error_chain(&error), "portal.release.failed");
+    pub async fn approve_person(
+        &self,
+        user: &UserId,
+        identity: &str,
+    ) -> Result<bool, ApproveError> {
+        let approved = async {
+            let Some(waiting) = self.waiting_identity(user).await? else { return Ok(false) };
+            let mut tx = self.parts.db.read().await?;
+            let portals = tx.portals().load_by_local(user).await?;
+            drop(tx);
+            for portal in portals.iter().filter(|portal| portal.state != PortalState::Closed) {
+                self.tell_contact_of_identity(portal, &waiting).await?;
+            }
+            let approved = self.parts.devices.approve(user, identity).await?;
+            for portal in portals.iter().filter(|_| approved) {
+                self.release(portal, &["own_identity_changed"]).await?;
+            }
+            Ok::<_, StepError>(approved)
+        };
+        approved.await.map_err(|error| {
+            tracing::warn!(error = %crate::error_chain(&error), "portal.approve.failed");
             ApproveError
-        })?;
-        Ok(approved)
+        })
     }
 
-    /// Approves those identities of the contact whose fingerprints were said in the room.
-    async fn approve_contact(&self, portal: &Portal) -> Result<usize, ApproveError> {
+    /// Approves those identities of the contact whose fingerprints were said in the room. Returns
+    /// how many.
+    ///
+    /// # Errors
+    /// [`ApproveError`] when it is not known to be stored.
+    pub async fn approve_contact(&self, portal: &Portal) -> Result<usize, ApproveError> {
         let shown = async {
             let mut tx = self.parts.db.read().await?;
             tx.notices().subjects(portal.room_id.as_str(), CONTACT_CHANGED).await
@@ -99,10 +105,16 @@ impl Hub {
             tracing::warn!(error = %crate::error_chain(&error), "portal.approve.failed");
             ApproveError
         })?;
-        self.parts.remote.approve(&chat_of(portal), &shown).await.map_err(|error| {
+        let approved = self.parts.remote.approve(&chat_of(portal), &shown).await;
+        let approved = approved.map_err(|error| {
             tracing::warn!(error = %error, "portal.approve.failed");
             ApproveError
-        })
+        })?;
+        self.release(portal, &[CONTACT_CHANGED]).await.map_err(|error| {
+            tracing::warn!(error = %crate::error_chain(&error), "portal.release.failed");
+            ApproveError
+        })?;
+        Ok(approved)
     }
 
     /// Changes whether messages may go unencrypted to the contact of a portal.
@@ -141,12 +153,13 @@ impl Hub {
         Ok(())
     }
 
-    async fn release(&self, user: &UserId, portal: Option<&Portal>) -> Result<(), StepError> {
-        if let Some(portal) = portal {
-            let mut tx = self.parts.db.begin().await?;
-            Self::forget_told(&mut tx, portal, TOLD_OF_WAITS).await?;
-            tx.commit().await?;
-        }
-        Ok(self.ring_all_of(user).await?)
+    /// What was told of a wait has ended, and the chat is looked at again.
+    async fn release(&self, portal: &Portal, told: &[&str]) -> Result<(), StepError> {
+        let mut tx = self.parts.db.begin().await?;
+        Self::forget_told(&mut tx, portal, told).await?;
+        tx.commit().await?;
+        self.chats.ring(chat_of(portal));
+        self.ring_room(&portal.room_id);
+        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Hub, LOOK_AGAIN, RETRY, StepError, content, from_remote::chat_of, say::Wording, status::Fate,
+    Hub, LOOK_AGAIN, StepError, content, from_remote::chat_of, membership::Rows, say::Wording,
 };
 use crate::{
     commands,
@@ -27,6 +27,9 @@ const BATCH: u32 = 500;
 /// How long a message waits for its room key before its author is told.
 const KEY_PATIENCE: Duration = Duration::from_secs(60);
 
+/// When a message that the other network could not take is tried again at first.
+const FIRST_RETRY: Duration = Duration::from_secs(2);
+
 /// How often a missing room key is looked for without a doorbell.
 const KEY_RETRY: Duration = Duration::from_secs(5);
 
@@ -40,6 +43,17 @@ enum Step {
     Wait(Duration),
     /// It waits this long or for a doorbell, and nothing else does: it may be nobody's.
     Aside(Duration),
+    /// It is done, and the other rows of the room are to be loaded anew.
+    Renumbered,
+}
+
+/// How long what could not be done waits.
+#[derive(Default)]
+struct Waits {
+    /// A message, and so those behind it.
+    message: Option<Duration>,
+    /// What holds nothing back.
+    aside: Option<Duration>,
 }
 
 /// What a room is to the bridge.
@@ -70,7 +84,7 @@ impl Drain<OwnedRoomId> for Hub {
             Ok(drained) => drained,
             Err(error) => {
                 tracing::warn!(error = %crate::error_chain(&error), "portal.from_matrix.failed");
-                Drained::Blocked { retry_in: RETRY }
+                Drained::Failed
             }
         }
     }
@@ -78,35 +92,48 @@ impl Drain<OwnedRoomId> for Hub {
 
 impl Hub {
     async fn drain_room(&self, room: &RoomId) -> Result<Drained, StepError> {
+        let mut waits = Waits::default();
+        let mut after = None;
         loop {
             let mut tx = self.parts.db.read().await?;
-            let rows = tx.matrix_inbox().load_pending(room, BATCH).await?;
+            let rows = tx.matrix_inbox().load_pending(room, after, BATCH).await?;
             drop(tx);
-            if rows.is_empty() {
-                return Ok(Drained::Empty);
-            }
-            let (mut wait, mut aside, mut skipped) = (None, None, Vec::new());
-            for row in &rows {
-                match self.take_row(row, wait.is_some()).await {
-                    Ok(Step::Done) => {}
-                    Ok(Step::Skip) => skipped.push(row.id),
-                    Ok(Step::Wait(time)) => wait = Some(shorter(wait, time)),
-                    Ok(Step::Aside(time)) => aside = Some(shorter(aside, time)),
-                    Err(StepError::Client(error)) if !error.is_temporary() => {
-                        tracing::warn!(error = %error, "portal.from_matrix.given_up");
-                        skipped.push(row.id);
-                    }
-                    Err(error) => {
-                        self.mark_all_done(&skipped).await?;
-                        return Err(error);
-                    }
-                }
-            }
-            self.mark_all_done(&skipped).await?;
-            if let Some(retry_in) = wait.into_iter().chain(aside).min() {
-                return Ok(Drained::Blocked { retry_in });
+            let Some(last) = rows.last() else { break };
+            after = Some(last.id);
+            if self.take_rows(&rows, &mut waits).await? == Rows::Renumbered {
+                (after, waits) = (None, Waits::default());
             }
         }
+        let waits = waits.message.into_iter().chain(waits.aside).min();
+        Ok(waits.map_or(Drained::Empty, |retry_in| Drained::Blocked { retry_in }))
+    }
+
+    async fn take_rows(&self, rows: &[InboxEvent], waits: &mut Waits) -> Result<Rows, StepError> {
+        let mut skipped = Vec::new();
+        let mut taken = Ok(Rows::AsTheyWere);
+        for row in rows {
+            match self.take_row(row, waits.message.is_some()).await {
+                Ok(Step::Done) => {}
+                Ok(Step::Skip) => skipped.push(row.id),
+                Ok(Step::Wait(time)) => waits.message = Some(shorter(waits.message, time)),
+                Ok(Step::Aside(time)) => waits.aside = Some(shorter(waits.aside, time)),
+                Ok(Step::Renumbered) => {
+                    skipped.push(row.id);
+                    taken = Ok(Rows::Renumbered);
+                    break;
+                }
+                Err(error) if error.is_final() => {
+                    tracing::warn!(error = %crate::error_chain(&error), "portal.from_matrix.given_up");
+                    skipped.push(row.id);
+                }
+                Err(error) => {
+                    taken = Err(error);
+                    break;
+                }
+            }
+        }
+        self.mark_all_done(&skipped).await?;
+        taken
     }
 
     async fn mark_all_done(&self, rows: &[InboxId]) -> Result<(), StepError> {
@@ -144,7 +171,12 @@ impl Hub {
         let portal = tx.portals().find_by_room(&row.event.room_id).await?;
         drop(tx);
         match row.event.event_type.as_str() {
-            "m.room.member" => self.take_membership(row, portal.as_ref()).await?,
+            "m.room.member" => {
+                let rows = self.take_membership(row, portal.as_ref()).await?;
+                if rows == Rows::Renumbered {
+                    return Ok(Step::Renumbered);
+                }
+            }
             "m.room.encryption" if portal.is_some() => {
                 let mut tx = self.parts.db.begin().await?;
                 tx.portals().set_encrypted(&row.event.room_id).await?;
@@ -200,8 +232,14 @@ impl Hub {
             self.tell_unsigned_sender(portal).await?;
             return Ok(Step::Aside(LOOK_AGAIN));
         }
-        if let Some(answer) = self.obey(&message, portal).await {
-            return self.answer_and_end(row, portal.encryption, &answer).await;
+        if message.trust == Some(SenderTrust::Outdated) {
+            let reason = "it was sent under an encryption identity that you have replaced. \
+                Verify this device under your new one, then send it again";
+            self.fail(portal, row, reason).await?;
+            return Ok(Step::Done);
+        }
+        if let Some(command) = command_in(&message.content, true) {
+            return self.obey(row, portal.encryption, command, &message, Some(portal)).await;
         }
         if behind {
             return Ok(Step::Wait(LOOK_AGAIN));
@@ -213,17 +251,30 @@ impl Hub {
         self.send_to_contact(row, portal, message).await
     }
 
-    /// The answer to a command in a portal; `None` when the message is none.
-    async fn obey(&self, message: &Message, portal: &Portal) -> Option<String> {
-        let command = command_in(&message.content, true)?;
+    /// Carries out a command. It is done before it begins: a command that is met by a fault is
+    /// not repeated in another situation than the one its author saw.
+    async fn obey(
+        &self,
+        row: &InboxEvent,
+        encryption: RoomEncryption,
+        command: &str,
+        message: &Message,
+        portal: Option<&Portal>,
+    ) -> Result<Step, StepError> {
+        self.mark_all_done(&[row.id]).await?;
+        let sender = &row.event.sender;
         let call = commands::Call {
             hub: self,
-            sender: &portal.local,
-            portal: Some(portal),
+            sender,
+            portal,
             security: message.security,
             identity: message.identity.as_deref(),
         };
-        Some(commands::run(&call, command).await)
+        let answer = commands::run(&call, command).await;
+        if let Err(error) = self.answer((&row.event.room_id, sender), encryption, &answer).await {
+            tracing::warn!(error = %crate::error_chain(&error), "portal.command.not_answered");
+        }
+        Ok(Step::Done)
     }
 
     async fn take_in_management(
@@ -250,20 +301,14 @@ impl Hub {
         if message.event_type != "m.room.message" {
             return Ok(Step::Skip);
         }
-        if message.trust == Some(SenderTrust::UnsignedDevice) {
+        if matches!(message.trust, Some(SenderTrust::UnsignedDevice | SenderTrust::Outdated)) {
             let text = "I take commands only from a device that you have verified yourself.";
             return self.answer_and_end(row, encryption, text).await;
         }
-        let Some(command) = command_in(&message.content, false) else { return Ok(Step::Skip) };
-        let call = commands::Call {
-            hub: self,
-            sender,
-            portal: None,
-            security: message.security,
-            identity: message.identity.as_deref(),
-        };
-        let answer = commands::run(&call, command).await;
-        self.answer_and_end(row, encryption, &answer).await
+        match command_in(&message.content, false) {
+            Some(command) => self.obey(row, encryption, command, &message, None).await,
+            None => Ok(Step::Skip),
+        }
     }
 
     /// The bot answers, and the row is done, in one commit.
@@ -391,7 +436,8 @@ impl Hub {
                 if sent.security != LegSecurity::Plaintext {
                     self.end_plaintext(portal).await?;
                 }
-                self.introduce_or_log(portal).await;
+                self.no_longer_waits(&row.event.event_id);
+                self.introduce_or_log(portal, sent.security).await;
                 Ok(Step::Done)
             }
             Err(error) => self.cannot_send(row, portal, error).await,
@@ -407,7 +453,7 @@ impl Hub {
         match error {
             SendError::Held(hold) => {
                 self.tell_held(portal, &hold).await?;
-                self.set_fate(portal, &row.event.event_id, Fate::Waiting(waiting_for(&hold))).await;
+                self.tell_waiting(portal, &row.event.event_id, waiting_for(&hold)).await;
                 Ok(Step::Wait(LOOK_AGAIN))
             }
             SendError::Unsupported(what) => {
@@ -419,7 +465,13 @@ impl Hub {
                 self.fail(portal, row, &reason).await?;
                 Ok(Step::Done)
             }
-            SendError::Temporary => Ok(Step::Wait(RETRY)),
+            SendError::Temporary => {
+                let reason = "the contact's server does not answer";
+                self.tell_waiting(portal, &row.event.event_id, reason).await;
+                // Asked again after a quarter of the time that it has waited.
+                let wait = self.waited(row) / 4;
+                Ok(Step::Wait(wait.clamp(FIRST_RETRY, LOOK_AGAIN)))
+            }
         }
     }
 
@@ -440,7 +492,7 @@ fn message_of(decrypted: Decrypted) -> Message {
         SenderTrust::Verified => IdentityTrust::Verified,
         SenderTrust::Pinned => IdentityTrust::Pinned,
         SenderTrust::Changed => IdentityTrust::Changed,
-        SenderTrust::UnsignedDevice => IdentityTrust::Unknown,
+        SenderTrust::UnsignedDevice | SenderTrust::Outdated => IdentityTrust::Unknown,
     };
     Message {
         event_type: decrypted.event_type,

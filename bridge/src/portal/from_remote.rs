@@ -6,18 +6,21 @@ use async_trait::async_trait;
 use ruma::UserId;
 
 use super::{
-    Hub, LOOK_AGAIN, RETRY, StepError, content,
+    Hub, LOOK_AGAIN, StepError, content,
+    create_room::NoRoom,
     say::{Wording, reader_of},
     status::Fate,
 };
 use crate::{
-    matrix::{EncryptError, SentReference},
+    matrix::{EncryptError, MatrixError, SentReference},
     network::{
         Author, ChatKey, Hold, IdentityTrust, LegSecurity, MessageContent, RemoteEventKind,
         RemoteMessageId, RemoteUserId,
     },
     queue::{Drain, Drained},
-    store::{DeliveryStatus, Notice, PendingRemoteEvent, Portal, RoomEncryption},
+    store::{
+        DeliveryStatus, Notice, PendingRemoteEvent, PinState, Portal, PortalState, RoomEncryption,
+    },
 };
 
 /// Rows looked at in one go.
@@ -50,7 +53,7 @@ impl Drain<ChatKey> for Hub {
             Ok(drained) => drained,
             Err(error) => {
                 tracing::warn!(error = %crate::error_chain(&error), "portal.from_remote.failed");
-                Drained::Blocked { retry_in: RETRY }
+                Drained::Failed
             }
         }
     }
@@ -58,14 +61,13 @@ impl Drain<ChatKey> for Hub {
 
 impl Hub {
     async fn drain_chat(&self, chat: &ChatKey) -> Result<Drained, StepError> {
+        let (mut waits, mut after) = (false, None);
         loop {
             let mut tx = self.parts.db.read().await?;
-            let pending = tx.remote_inbox().load_pending(chat, BATCH).await?;
+            let pending = tx.remote_inbox().load_pending(chat, after, BATCH).await?;
             drop(tx);
-            if pending.is_empty() {
-                return Ok(Drained::Empty);
-            }
-            let mut waits = false;
+            let Some(last) = pending.last() else { break };
+            after = Some(last.id);
             for event in &pending {
                 let is_message = matches!(event.event.kind, RemoteEventKind::Message { .. });
                 if waits && is_message {
@@ -73,41 +75,80 @@ impl Hub {
                 }
                 waits |= matches!(self.take_event(event).await?, Step::Waits);
             }
-            if waits {
-                return Ok(Drained::Blocked { retry_in: LOOK_AGAIN });
-            }
         }
+        Ok(if waits { Drained::Blocked { retry_in: LOOK_AGAIN } } else { Drained::Empty })
     }
 
     async fn take_event(&self, row: &PendingRemoteEvent) -> Result<Step, StepError> {
         let Author::Person(user) = &row.event.chat.local else {
             return self.end(row).await;
         };
+        let contact = &row.event.chat.contact;
+        let RemoteEventKind::Message { id, content, security } = &row.event.kind else {
+            return self.take_report(row, user, contact).await;
+        };
         if !self.may_use(user) {
             tracing::info!("portal.from_remote.not_permitted");
-            if matches!(row.event.kind, RemoteEventKind::Message { .. }) {
-                self.tell_not_permitted(&row.event.chat.contact, user).await?;
-            }
+            let text = "Your message was not delivered: the person you wrote to does not use this \
+                bridge.";
+            self.tell_undelivered(contact, user, "not_permitted", text).await?;
             return self.end(row).await;
         }
-        let contact = &row.event.chat.contact;
-        if let RemoteEventKind::Message { id, content, security } = &row.event.kind {
-            let portal = match self.ensure_portal(user, contact).await? {
-                Ok(portal) => portal,
-                Err(too_long) => {
-                    tracing::warn!(error = %too_long, "portal.from_remote.no_ghost");
-                    return self.end(row).await;
-                }
-            };
-            let message = Message { id: id.as_ref(), content, security: *security };
-            return self.deliver(row, &portal, message).await;
-        }
+        let portal = match self.ensure_portal(user, contact).await {
+            Ok(Ok(portal)) => portal,
+            Ok(Err(none)) => return self.no_room(row, user, &none).await,
+            Err(StepError::Client(error)) if !error.is_temporary() => {
+                return self.no_room(row, user, &NoRoom::Refused(error)).await;
+            }
+            Err(error) => return Err(error),
+        };
+        let message = Message { id: id.as_ref(), content, security: *security };
+        self.deliver(row, &portal, message).await
+    }
+
+    /// What became of messages to the contact, and what waits for whom.
+    async fn take_report(
+        &self,
+        row: &PendingRemoteEvent,
+        user: &UserId,
+        contact: &RemoteUserId,
+    ) -> Result<Step, StepError> {
         let mut tx = self.parts.db.read().await?;
         let portal = tx.portals().find_by_chat(self.parts.network.name(), user, contact).await?;
         drop(tx);
-        if let Some(portal) = portal {
-            self.tell_of(&portal, &row.event.kind).await?;
+        if let Some(portal) = portal.filter(|_| self.may_use(user)) {
+            match self.tell_of(&portal, &row.event.kind).await {
+                Err(StepError::Encrypt(error)) if error.waits_for_person() => {
+                    return Ok(Step::Waits);
+                }
+                told => told?,
+            }
         }
+        self.end(row).await
+    }
+
+    /// A message for which there will be no room. Its author has seen it as delivered, because the
+    /// bridge has it.
+    async fn no_room(
+        &self,
+        row: &PendingRemoteEvent,
+        user: &UserId,
+        none: &NoRoom,
+    ) -> Result<Step, StepError> {
+        tracing::warn!(error = %crate::error_chain(none), "portal.from_remote.no_room");
+        let text = match none {
+            NoRoom::AddressTooLong(_) => {
+                "Your message was not delivered: your address is too long for Matrix."
+            }
+            NoRoom::NoSuchUser => {
+                "Your message was not delivered: there is nobody with this address."
+            }
+            NoRoom::Refused(_) => {
+                "Your message was not delivered: the Matrix server of the person you wrote to \
+                 does not take it."
+            }
+        };
+        self.tell_undelivered(&row.event.chat.contact, user, "no_room", text).await?;
         self.end(row).await
     }
 
@@ -154,13 +195,13 @@ impl Hub {
         if message.security != LegSecurity::Plaintext {
             self.end_plaintext(portal).await?;
         }
-        self.introduce_or_log(portal).await;
+        self.introduce_or_log(portal, message.security).await;
         Ok(Step::Done)
     }
 
     /// The introduction is no part of a message's way: what fails is tried with the next one.
-    pub(super) async fn introduce_or_log(&self, portal: &Portal) {
-        if let Err(error) = self.introduce(portal).await {
+    pub(super) async fn introduce_or_log(&self, portal: &Portal, remote_leg: LegSecurity) {
+        if let Err(error) = self.introduce(portal, remote_leg).await {
             tracing::debug!(error = %crate::error_chain(&error), "portal.introduce.failed");
         }
     }
@@ -179,6 +220,13 @@ impl Hub {
                 self.tell_identity_changed(portal).await?;
                 Ok(Step::Waits)
             }
+            // The ghost cannot speak there any more: the message goes to another room.
+            EncryptError::Device(MatrixError::Client(error)) if !error.is_temporary() => {
+                let mut tx = self.parts.db.begin().await?;
+                tx.portals().set_state(&portal.room_id, PortalState::Closed).await?;
+                tx.commit().await?;
+                Err(MatrixError::Client(error).into())
+            }
             EncryptError::Device(error) => Err(error.into()),
         }
     }
@@ -190,33 +238,60 @@ impl Hub {
         self.tell_once(portal, "no_signed_device", Wording::Public, text).await
     }
 
-    /// The contact's client has shown the message as delivered, because the bridge has it.
-    async fn tell_not_permitted(
+    /// Tells a contact, once for each person they write to.
+    async fn tell_undelivered(
         &self,
         contact: &RemoteUserId,
         user: &UserId,
+        kind: &str,
+        text: &str,
     ) -> Result<(), StepError> {
-        let notice =
-            Notice { scope: contact.as_str(), subject: user.as_str(), kind: "not_permitted" };
-        let text = "Your message was not delivered: the person you wrote to does not use this \
-            bridge.";
+        let notice = Notice { scope: contact.as_str(), subject: user.as_str(), kind };
         self.tell_contact_once(contact, notice, text).await
     }
 
     /// Both sides learn that the Matrix user's identity is another one, once each.
     pub(super) async fn tell_identity_changed(&self, portal: &Portal) -> Result<(), StepError> {
+        let Some(identity) = self.waiting_identity(&portal.local).await? else { return Ok(()) };
         let text = "Your encryption identity has changed. If you have reset it yourself, write \
-            “!xmpp approve” here, and what waits is delivered. If you have not, somebody else may \
-            be using your account: do not approve it.";
-        self.tell_once(portal, "own_identity_changed", Wording::Public, text).await?;
+            “!xmpp approve me” here, and what waits is delivered. If you have not, somebody else \
+            may be using your account: do not approve it.";
+        let kind = "own_identity_changed";
+        self.tell_once_about(portal, kind, &[&identity], Wording::Public, text).await?;
+        self.tell_contact_of_identity(portal, &identity).await
+    }
+
+    /// The contact learns it whether the person approves it before or after anything had to wait.
+    pub(super) async fn tell_contact_of_identity(
+        &self,
+        portal: &Portal,
+        identity: &str,
+    ) -> Result<(), StepError> {
+        let subject = format!("{} {identity}", portal.local);
         let notice = Notice {
             scope: portal.contact.as_str(),
-            subject: portal.local.as_str(),
+            subject: &subject,
             kind: "matrix_identity_changed",
         };
-        let text = "The Matrix identity of somebody you talk to has changed. Messages wait until \
-            they have approved it.";
-        self.tell_contact_once(&portal.contact, notice, text).await
+        let text = format!(
+            "The Matrix identity of {} has changed. Messages to them wait until they have \
+             approved it. If they did not do this themselves, somebody else may be using their \
+             account.",
+            portal.local
+        );
+        self.tell_contact_once(&portal.contact, notice, &text).await
+    }
+
+    /// The identity of a Matrix user that waits for approval.
+    pub(super) async fn waiting_identity(
+        &self,
+        user: &UserId,
+    ) -> Result<Option<String>, StepError> {
+        let mut tx = self.parts.db.read().await?;
+        Ok(tx.pins().find(user).await?.and_then(|pin| match pin.state {
+            PinState::Changed { new_master_key } => Some(new_master_key),
+            PinState::Pinned => None,
+        }))
     }
 
     /// What is not a message.
@@ -233,14 +308,13 @@ impl Hub {
                 let fate = Fate::Failed(reason);
                 if self.report(portal, id, DeliveryStatus::Failed, fate).await? {
                     let words = format!("A message of yours was not delivered: {reason}");
-                    self.say(portal, Wording::Private, &words).await;
+                    self.say(portal, Wording::Private, &words).await?;
                 }
                 Ok(())
             }
             RemoteEventKind::Undecryptable { reason } => {
                 let words = format!("A message of your contact could not be decrypted: {reason}");
-                self.say(portal, Wording::Private, &words).await;
-                Ok(())
+                self.say(portal, Wording::Private, &words).await
             }
             RemoteEventKind::Held(hold) => self.tell_held(portal, hold).await,
         }

@@ -10,7 +10,7 @@
 //! | [`from_remote`] | the remote inbox, one chat at a time |
 //! | [`membership`] | invitations to ghosts and to the bot, and people who leave |
 //! | [`create_room`] | rooms that the bridge makes |
-//! | [`say`], [`status`] | what the bridge itself says |
+//! | [`say`], [`notices`], [`status`] | what the bridge itself says |
 //! | [`content`], [`room_state`] | pure conversions |
 
 mod commands;
@@ -20,6 +20,7 @@ mod doorbells;
 mod from_matrix;
 mod from_remote;
 mod membership;
+mod notices;
 mod room_state;
 mod say;
 mod status;
@@ -27,14 +28,15 @@ mod status;
 mod tests;
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use ruma::{OwnedRoomId, RoomId, UserId};
-use tokio::sync::Mutex;
+use ruma::{OwnedEventId, OwnedRoomId, RoomId, UserId};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::create_room::PortalLocks;
 pub use self::{
     commands::{ApproveError, OpenChatError},
     doorbells::Doorbells,
@@ -48,9 +50,6 @@ use crate::{
     queue::Queues,
     store::{Database, StoreError},
 };
-
-/// When work that met a passing fault is tried again without a doorbell.
-const RETRY: Duration = Duration::from_secs(5);
 
 /// When work that waits for a person is looked at without a doorbell.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -82,8 +81,9 @@ pub struct Hub {
     parts: Parts,
     rooms: Arc<Queues<OwnedRoomId>>,
     chats: Arc<Queues<ChatKey>>,
-    /// Two makers of a portal for the same chat would make two rooms.
-    making_portals: Mutex<()>,
+    /// Messages whose authors know that they wait.
+    told_waiting: std::sync::Mutex<HashSet<OwnedEventId>>,
+    making_portals: PortalLocks,
 }
 
 /// Why a step did not end. Nothing of it is stored, and it is tried again.
@@ -99,6 +99,17 @@ pub(crate) enum StepError {
     Encrypt(#[from] EncryptError),
 }
 
+impl StepError {
+    /// Whether trying again would end the same way.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Client(error) => !error.is_temporary(),
+            Self::Encrypt(error) => error.is_final(),
+            Self::Store(_) | Self::Device(_) => false,
+        }
+    }
+}
+
 impl Hub {
     /// Builds the hub; work begins with [`Self::start`].
     pub fn new(parts: Parts, tracker: TaskTracker, stop: CancellationToken) -> Arc<Self> {
@@ -106,7 +117,8 @@ impl Hub {
             parts,
             rooms: Queues::new(hub.clone(), tracker.clone(), stop.clone()),
             chats: Queues::new(hub.clone(), tracker, stop),
-            making_portals: Mutex::new(()),
+            told_waiting: std::sync::Mutex::default(),
+            making_portals: PortalLocks::new(),
         })
     }
 
@@ -116,6 +128,14 @@ impl Hub {
     /// When the bot could not be made; nothing has begun.
     pub(crate) async fn start(&self) -> Result<(), StepError> {
         self.parts.devices.ensure_published(self.parts.namespace.bot()).await?;
+        Ok(self.ring_for_all().await?)
+    }
+
+    /// Everything that waits is looked at.
+    ///
+    /// # Errors
+    /// When the store failed.
+    pub(crate) async fn ring_for_all(&self) -> Result<(), StoreError> {
         let mut tx = self.parts.db.read().await?;
         let rooms = tx.matrix_inbox().pending_rooms().await?;
         let chats = tx.remote_inbox().pending_chats().await?;

@@ -2,7 +2,7 @@
 //! is. Pure.
 
 use ruma::{
-    OwnedUserId, UserId,
+    UserId,
     api::client::room::create_room::v3::{Request, RoomPreset},
     events::AnyInitialStateEvent,
     serde::Raw,
@@ -24,13 +24,19 @@ pub struct State {
     pub content: Value,
 }
 
-/// What every portal says of itself: MSC2346 in both spellings, and that the bot is no party.
+/// What every portal says of itself: MSC2346 in both spellings, and that the bot is no party, like
+/// those of whom that was said before.
 pub fn about_portal(
     network: &str,
     contact: &RemoteUserId,
     ghost: &UserId,
+    functional: &[String],
     bot: &UserId,
 ) -> Vec<State> {
+    let mut members: Vec<&str> = functional.iter().map(String::as_str).collect();
+    if !members.contains(&bot.as_str()) {
+        members.push(bot.as_str());
+    }
     let key = format!("dev.gephyra://{network}/{}", contact.as_str());
     let bridge = json!({
         "bridgebot": bot,
@@ -44,20 +50,15 @@ pub fn about_portal(
         State {
             kind: FUNCTIONAL_MEMBERS,
             key: String::new(),
-            content: json!({ "service_members": [bot] }),
+            content: json!({ "service_members": members }),
         },
     ]
 }
 
-/// An encrypted direct chat of a ghost with a Matrix user, and the bot beside them.
-pub fn new_portal(
-    network: &str,
-    contact: &RemoteUserId,
-    ghost: &UserId,
-    user: &UserId,
-    bot: &UserId,
-) -> Request {
-    let mut state = about_portal(network, contact, ghost, bot);
+/// An encrypted room of a ghost. Nobody is invited with it: an invitation that fails would leave a
+/// room that nobody knows.
+pub fn new_portal(network: &str, contact: &RemoteUserId, ghost: &UserId, bot: &UserId) -> Request {
+    let mut state = about_portal(network, contact, ghost, &[], bot);
     state.push(State {
         kind: "m.room.encryption",
         key: String::new(),
@@ -66,7 +67,6 @@ pub fn new_portal(
     let mut request = Request::new();
     request.preset = Some(RoomPreset::TrustedPrivateChat);
     request.is_direct = true;
-    request.invite = vec![OwnedUserId::from(user), OwnedUserId::from(bot)];
     request.initial_state = state.into_iter().filter_map(initial_state).collect();
     request
 }
@@ -88,11 +88,22 @@ mod tests {
             "xmpp",
             &RemoteUserId::new("bob@example.net"),
             user_id!("@xmpp_bob=40example.net:example.org"),
-            user_id!("@alice:example.org"),
             user_id!("@gephyra:example.org"),
         );
         insta::assert_json_snapshot!(request.initial_state);
         assert!(request.is_direct);
-        assert_eq!(request.invite.len(), 2);
+    }
+
+    #[test]
+    fn other_functional_members_stay() {
+        let functional = |known: &[&str]| {
+            let known: Vec<String> = known.iter().map(|&user| user.to_owned()).collect();
+            let (bob, bot) = (RemoteUserId::new("bob@example.net"), user_id!("@gephyra:a.example"));
+            let state = about_portal("xmpp", &bob, user_id!("@bob:a.example"), &known, bot);
+            state.into_iter().find(|state| state.kind == FUNCTIONAL_MEMBERS).unwrap().content
+        };
+        let both = json!({ "service_members": ["@helper:a.example", "@gephyra:a.example"] });
+        assert_eq!(functional(&["@helper:a.example"]), both);
+        assert_eq!(functional(&["@helper:a.example", "@gephyra:a.example"]), both);
     }
 }

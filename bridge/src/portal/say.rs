@@ -3,21 +3,13 @@
 use ruma::{RoomId, TransactionId, UserId};
 use serde_json::{Map, Value};
 
-use super::{Hub, StepError, content};
+use super::{Hub, StepError, content, notices};
 use crate::{
     matrix::EncryptError,
     network::{Author, ChatKey, MessageContent, OutgoingMessage, PlaintextPolicy, RemoteMessageId},
     network::{LegSecurity, RemoteUserId},
     store::{BotPresence, NewOutboxEvent, Notice, Portal, RoomEncryption, Transaction},
 };
-
-const FIRST_NOTICE_MATRIX: &str = "This chat goes through a bridge. Messages are encrypted to the \
-    bridge on both sides: between you and the bridge, and between the bridge and your contact. The \
-    bridge itself can read them. Write “!xmpp help” for what I can do.";
-
-const FIRST_NOTICE_REMOTE: &str = "You are talking to somebody on Matrix through a bridge. Messages \
-    are encrypted to the bridge on both sides: between you and the bridge, and between the bridge \
-    and them. The bridge itself can read them.";
 
 /// How the bridge may say something in an encrypted room.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,19 +66,39 @@ impl Hub {
         }
     }
 
-    /// Says something as the bot; what cannot be said is logged, and does not stop the work.
-    pub(super) async fn say(&self, portal: &Portal, wording: Wording, text: &str) {
-        let said = async {
-            let staged =
-                self.stage_notice(reader_of(portal), portal.encryption, wording, text).await?;
-            let mut tx = self.parts.db.begin().await?;
-            tx.matrix_outbox().insert(&staged).await?;
-            tx.commit().await?;
-            Ok::<_, StepError>(())
+    /// Says something as the bot.
+    pub(super) async fn say(
+        &self,
+        portal: &Portal,
+        wording: Wording,
+        text: &str,
+    ) -> Result<(), StepError> {
+        let Some(staged) = self.stage_for_person(portal, wording, text).await? else {
+            return Ok(());
         };
-        match said.await {
-            Ok(()) => self.parts.outbox.ring(&portal.room_id),
-            Err(error) => tracing::warn!(error = %crate::error_chain(&error), "portal.say.failed"),
+        let mut tx = self.parts.db.begin().await?;
+        tx.matrix_outbox().insert(&staged).await?;
+        tx.commit().await?;
+        self.parts.outbox.ring(&portal.room_id);
+        Ok(())
+    }
+
+    /// The bot's words to the person of a portal as an outbox row; `None` where the bot cannot
+    /// speak at all. What it would have said must stop no message.
+    pub(super) async fn stage_for_person(
+        &self,
+        portal: &Portal,
+        wording: Wording,
+        text: &str,
+    ) -> Result<Option<NewOutboxEvent>, StepError> {
+        self.ensure_bot(portal).await;
+        match self.stage_notice(reader_of(portal), portal.encryption, wording, text).await {
+            Ok(staged) => Ok(Some(staged)),
+            Err(error) if error.is_final() => {
+                tracing::warn!(error = %crate::error_chain(&error), "portal.say.given_up");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -117,7 +129,9 @@ impl Hub {
         if subjects.iter().all(|subject| told.iter().any(|known| known == subject)) {
             return Ok(());
         }
-        let staged = self.stage_notice(reader_of(portal), portal.encryption, wording, text).await?;
+        let Some(staged) = self.stage_for_person(portal, wording, text).await? else {
+            return Ok(());
+        };
         let mut tx = self.parts.db.begin().await?;
         let mut is_news = false;
         for subject in subjects {
@@ -143,14 +157,27 @@ impl Hub {
         Ok(())
     }
 
-    /// Tells both sides, once, that a bridge stands between them.
-    pub(super) async fn introduce(&self, portal: &Portal) -> Result<(), StepError> {
-        if portal.bot == BotPresence::Absent {
-            self.bring_bot(portal).await?;
+    /// Tells both sides, once, that a bridge stands between them, and what each leg is.
+    pub(super) async fn introduce(
+        &self,
+        portal: &Portal,
+        remote_leg: LegSecurity,
+    ) -> Result<(), StepError> {
+        let text = notices::first_for_person(portal.encryption, remote_leg);
+        self.tell_once(portal, "first", Wording::Private, &text).await?;
+        let subject = portal.local.as_str();
+        let notice = Notice { scope: portal.contact.as_str(), subject, kind: "first" };
+        let text = notices::first_for_contact(&portal.local, portal.encryption, remote_leg);
+        self.tell_contact_once(&portal.contact, notice, &text).await
+    }
+
+    /// The bot comes back to a portal that it was put out of, if it may.
+    async fn ensure_bot(&self, portal: &Portal) {
+        if portal.bot == BotPresence::Absent
+            && let Err(error) = self.bring_bot(portal).await
+        {
+            tracing::info!(error = %crate::error_chain(&error), "portal.bot.not_joined");
         }
-        self.tell_once(portal, "first", Wording::Private, FIRST_NOTICE_MATRIX).await?;
-        let notice = Notice { scope: portal.contact.as_str(), subject: "", kind: "first" };
-        self.tell_contact_once(&portal.contact, notice, FIRST_NOTICE_REMOTE).await
     }
 
     /// The homeserver has refused a message of the contact for good.

@@ -1,7 +1,12 @@
 //! What the author of a Matrix message learns of its fate: `com.beeper.message_send_status`, and
 //! words where a client may not know that.
 
-use ruma::{EventId, UserId};
+use std::{
+    collections::HashSet,
+    sync::{MutexGuard, PoisonError},
+};
+
+use ruma::{EventId, OwnedEventId, UserId};
 use serde_json::{Map, Value, json};
 
 use super::{Hub, StepError, say::Wording};
@@ -46,6 +51,23 @@ impl Hub {
         }
     }
 
+    /// Tells the author of a message that it waits, once for each run of the bridge.
+    pub(super) async fn tell_waiting(&self, portal: &Portal, event: &EventId, reason: &str) {
+        let is_news = self.waiting().insert(event.to_owned());
+        if is_news {
+            self.set_fate(portal, event, Fate::Waiting(reason)).await;
+        }
+    }
+
+    /// The message does not wait any more, or not for the same.
+    pub(super) fn no_longer_waits(&self, event: &EventId) {
+        self.waiting().remove(event);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashSet<OwnedEventId>> {
+        self.told_waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A message was refused for good: its author is told, and it is done.
     pub(super) async fn fail(
         &self,
@@ -53,12 +75,17 @@ impl Hub {
         row: &InboxEvent,
         reason: &str,
     ) -> Result<(), StepError> {
+        let words = format!("A message of yours was not delivered: {reason}");
+        let staged = self.stage_for_person(portal, Wording::Public, &words).await?;
         let mut tx = self.parts.db.begin().await?;
         tx.matrix_inbox().mark_done(row.id).await?;
+        if let Some(staged) = &staged {
+            tx.matrix_outbox().insert(staged).await?;
+        }
         tx.commit().await?;
+        self.parts.outbox.ring(&portal.room_id);
+        self.no_longer_waits(&row.event.event_id);
         self.set_fate(portal, &row.event.event_id, Fate::Failed(reason)).await;
-        let words = format!("A message of yours was not delivered: {reason}");
-        self.say(portal, Wording::Public, &words).await;
         Ok(())
     }
 

@@ -50,9 +50,17 @@ impl Network for AnyNetwork {
     }
 }
 
-/// A network that takes every message and notes what it is asked.
+/// What the network does with messages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    Everything,
+    Nothing,
+}
+
+/// A network that notes what it is asked.
 struct Remote {
     db: Database,
+    takes: Mutex<Takes>,
     sent: Mutex<Vec<(ChatKey, String)>>,
     shown: Mutex<Vec<Vec<String>>>,
 }
@@ -62,6 +70,9 @@ impl NetworkClient for Remote {
     async fn run(&self, _: CancellationToken) {}
 
     async fn send(&self, message: OutgoingMessage) -> Result<Sent, SendError> {
+        if *self.takes.lock().unwrap() == Takes::Nothing {
+            return Err(SendError::Held(Hold::NoUsableDevice));
+        }
         let MessageContent::Text { body } = message.content else { panic!("no text") };
         if let Some(inbox) = message.inbox {
             let mut tx = self.db.begin().await.unwrap();
@@ -136,8 +147,12 @@ impl World {
         });
         let outbox =
             Outbox::new(doorbells, db.clone(), client.clone(), tracker.clone(), stop.clone());
-        let remote =
-            Arc::new(Remote { db: db.clone(), sent: Mutex::default(), shown: Mutex::default() });
+        let remote = Arc::new(Remote {
+            db: db.clone(),
+            takes: Mutex::new(Takes::Everything),
+            sent: Mutex::default(),
+            shown: Mutex::default(),
+        });
         let parts = Parts {
             db: db.clone(),
             clock: Arc::new(SystemClock),
@@ -179,6 +194,12 @@ impl World {
 
     /// An event of Alice's comes, and the room is worked on.
     async fn alice_says(&self, id: &str, text: &str) {
+        self.alice_writes(id, text).await;
+        Drain::<OwnedRoomId>::drain(&*self.hub, &room()).await;
+    }
+
+    /// An event of Alice's comes.
+    async fn alice_writes(&self, id: &str, text: &str) {
         let json =
             json!({ "type": "m.room.message", "content": { "msgtype": "m.text", "body": text } });
         let event = NewInboxEvent {
@@ -193,7 +214,6 @@ impl World {
         let mut tx = self.db.begin().await.unwrap();
         tx.matrix_inbox().insert(&[event], 0).await.unwrap();
         tx.commit().await.unwrap();
-        Drain::<OwnedRoomId>::drain(&*self.hub, &room()).await;
     }
 
     /// Something comes from Bob, and his chat is worked on.
@@ -245,7 +265,7 @@ async fn consent_to_plaintext_ends_with_the_first_encrypted_message_of_either_si
     world.command(IdentityTrust::Pinned, "plaintext allow").await;
     assert_eq!(world.portal().await.plaintext, PlaintextPolicy::Allow);
     world.alice_says("$1", "hi").await;
-    assert_matches!(world.remote.sent.lock().unwrap().first(), Some((_, text)) if text == "hi");
+    assert!(world.remote.sent.lock().unwrap().iter().any(|(_, text)| text == "hi"));
     assert_eq!(world.portal().await.plaintext, PlaintextPolicy::Refuse);
 }
 
@@ -273,6 +293,41 @@ async fn every_new_fingerprint_is_said_once_and_only_those_are_approved() {
     assert_eq!(*world.remote.shown.lock().unwrap(), [["aaaa", "bbbb"]]);
     world.command(IdentityTrust::Pinned, "approve").await;
     assert!(world.remote.shown.lock().unwrap()[1].is_empty(), "said and settled");
+}
+
+#[tokio::test]
+async fn approving_a_contact_approves_nothing_of_ones_own() {
+    let world = World::new().await;
+    let mut tx = world.db.begin().await.unwrap();
+    let _ = tx.pins().pin_or_check(alice(), "master key", 1).await.unwrap();
+    let _ = tx.pins().pin_or_check(alice(), "another key", 2).await.unwrap();
+    tx.commit().await.unwrap();
+    let pinned = async || {
+        let mut tx = world.db.read().await.unwrap();
+        tx.pins().find(alice()).await.unwrap().unwrap().master_key
+    };
+
+    world.command(IdentityTrust::Pinned, "approve").await;
+    assert_eq!(pinned().await, "master key");
+    assert!(world.remote.sent.lock().unwrap().is_empty());
+    world.command(IdentityTrust::Pinned, "approve me").await;
+    assert_eq!(pinned().await, "another key");
+    let sent = world.remote.sent.lock().unwrap();
+    assert_matches!(sent.as_slice(), [(chat, text)]
+        if chat.local == Author::Bridge && text.contains("has changed"));
+}
+
+#[tokio::test]
+async fn a_command_behind_many_waiting_messages_is_carried_out() {
+    let world = World::new().await;
+    *world.remote.takes.lock().unwrap() = Takes::Nothing;
+    for number in 0..520 {
+        world.alice_writes(&format!("$waits{number}"), "waits").await;
+    }
+    world.alice_says("$command", "!xmpp version").await;
+    let said = world.said().await;
+    assert!(said.iter().any(|text| text.starts_with("Gephyra")), "{said:?}");
+    assert!(world.remote.sent.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

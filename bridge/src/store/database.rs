@@ -16,6 +16,7 @@ use sqlx::{
 };
 
 use tokio::sync::Mutex;
+use zeroize::Zeroizing;
 
 use super::{Cell, LeaseError, SealError, Sealer, StoreError, StoreKey, Transaction, lease::Lease};
 
@@ -31,6 +32,8 @@ pub struct Database(Arc<Inner>);
 
 struct Inner {
     backend: Backend,
+    /// It may hold a password.
+    url: Zeroizing<String>,
     /// One connection, so writers queue up fairly and none is told "busy".
     writer: AnyPool,
     /// The database itself refuses writes on these.
@@ -69,7 +72,8 @@ impl Database {
         let epoch = take_over(&writer, &sealer).await?;
         let readers = open_pool(url, READERS, backend.reader_settings()).await?;
         let lease = Mutex::new(Some(lease));
-        Ok(Self(Arc::new(Inner { backend, writer, readers, sealer, epoch, lease })))
+        let url = Zeroizing::new(url.to_owned());
+        Ok(Self(Arc::new(Inner { backend, url, writer, readers, sealer, epoch, lease })))
     }
 
     /// Begins a transaction that may write. It is the only one until it ends, so keep it short,
@@ -99,6 +103,27 @@ impl Database {
     pub async fn read(&self) -> Result<Transaction, StoreError> {
         let inner = self.0.readers.begin().await?;
         Ok(Transaction::new(inner, Arc::clone(&self.0.sealer)))
+    }
+
+    /// Makes sure that this process still owns the database; takes the lease again where a
+    /// restart of the database has ended it.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when another process owns it by now; anything else says nothing.
+    pub async fn confirm_owner(&self) -> Result<(), StoreError> {
+        let mut lease = self.0.lease.lock().await;
+        if let Some(held) = lease.as_mut()
+            && !held.holds().await
+        {
+            *lease = Some(match Lease::take_advisory(&self.0.url).await {
+                Ok(again) => again,
+                Err(LeaseError::Taken) => return Err(StoreError::Fenced),
+                Err(LeaseError::LockFile(error)) => return Err(sqlx::Error::Io(error).into()),
+                Err(LeaseError::LockConnection(error)) => return Err(error.into()),
+            });
+        }
+        drop(lease);
+        self.begin().await.map(drop)
     }
 
     /// How much room the whole database takes, in bytes.

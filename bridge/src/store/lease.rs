@@ -64,6 +64,14 @@ impl Lease {
         }
     }
 
+    /// Whether it still holds. A connection can be lost, with its lock, while the process goes on.
+    pub(super) async fn holds(&mut self) -> bool {
+        match self {
+            Self::File(_) => true,
+            Self::Advisory(connection) => connection.ping().await.is_ok(),
+        }
+    }
+
     /// Gives the database free at once. The end of the process would do so too.
     pub(super) async fn release(self) -> Result<(), sqlx::Error> {
         match self {

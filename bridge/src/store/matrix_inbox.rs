@@ -1,6 +1,6 @@
 //! Events the homeserver has pushed, until they are dealt with.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashSet};
 
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde::{Deserialize, Serialize};
@@ -159,20 +159,64 @@ impl<'t> MatrixInbox<'t> {
         Ok(result.rows_affected() == 1)
     }
 
-    /// The oldest open events of a room, in the order they came.
+    /// Puts the history of a room in its place: behind row `after` come these events, then the
+    /// open events of the room that are not among them. Open rows get new numbers; events that
+    /// are done stay done.
+    ///
+    /// # Errors
+    /// When nothing was changed.
+    pub async fn insert_history(
+        &mut self,
+        after: InboxId,
+        events: &[NewInboxEvent],
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let Some(room) = events.first().map(|event| &event.room_id) else { return Ok(()) };
+        let pending: Vec<(String,)> = sqlx::query_as(
+            "SELECT event_id FROM matrix_inbox \
+             WHERE room_id = $1 AND id > $2 AND content IS NOT NULL ORDER BY id",
+        )
+        .bind(room.as_str())
+        .bind(after.0)
+        .fetch_all(&mut *self.conn)
+        .await?;
+        self.insert(events, now_ms).await?;
+        let history = events.iter().map(|event| event.event_id.as_str());
+        let known: HashSet<_> = history.clone().collect();
+        let newer = pending.iter().map(|(id,)| id.as_str()).filter(|id| !known.contains(id));
+        let order: Vec<_> = history.chain(newer).collect();
+        let mut id = sequence::take(&mut *self.conn, order.len()).await?;
+        for event_id in order {
+            sqlx::query(
+                "UPDATE matrix_inbox SET id = $1 WHERE event_id = $2 AND content IS NOT NULL",
+            )
+            .bind(id)
+            .bind(event_id)
+            .execute(&mut *self.conn)
+            .await?;
+            id += 1;
+        }
+        Ok(())
+    }
+
+    /// Open events of a room in the order they came: the oldest behind row `after`, or the oldest
+    /// of all.
     ///
     /// # Errors
     /// When the database failed or a row cannot be opened.
     pub async fn load_pending(
         &mut self,
         room_id: &RoomId,
+        after: Option<InboxId>,
         limit: u32,
     ) -> Result<Vec<InboxEvent>, StoreError> {
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT id, event_id, room_id, sender, origin_ts, received_ms, content \
-             FROM matrix_inbox WHERE room_id = $1 AND content IS NOT NULL ORDER BY id LIMIT $2",
+             FROM matrix_inbox WHERE room_id = $1 AND id > $2 AND content IS NOT NULL \
+             ORDER BY id LIMIT $3",
         )
         .bind(room_id.as_str())
+        .bind(after.map_or(0, |row| row.0))
         .bind(i64::from(limit))
         .fetch_all(&mut *self.conn)
         .await?;

@@ -16,6 +16,7 @@ mod crypto;
 mod database;
 mod error;
 mod ghosts;
+mod inbox_event;
 mod key;
 mod lease;
 mod management_rooms;
@@ -45,6 +46,7 @@ pub use self::{
     database::{ConnectError, Database},
     error::StoreError,
     ghosts::{Ghost, GhostStage, Ghosts},
+    inbox_event::MalformedEvent,
     key::{StoreKey, StoreKeyError},
     lease::LeaseError,
     management_rooms::{ManagementRoom, ManagementRooms},

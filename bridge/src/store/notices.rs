@@ -74,6 +74,18 @@ impl<'t> Notices<'t> {
         Ok(rows.into_iter().map(|(subject,)| subject).collect())
     }
 
+    /// Forgets everything that was said there: it did not arrive.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn forget_all(&mut self, scope: &str) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM notices WHERE scope = $1")
+            .bind(scope)
+            .execute(&mut *self.conn)
+            .await?;
+        Ok(())
+    }
+
     /// Forgets that this was said there, about whomever, so that it will be said again: what it
     /// told of has ended.
     ///

@@ -33,7 +33,9 @@ pub enum BotPresence {
 /// How a portal stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortalState {
-    /// The room exists, and not everybody it needs has joined.
+    /// The bridge has made the room, and has not invited the person yet.
+    Made,
+    /// The person is invited.
     Pending,
     /// The person and the ghost are in it.
     Active,
@@ -152,6 +154,7 @@ impl BotPresence {
 impl PortalState {
     fn as_str(self) -> &'static str {
         match self {
+            Self::Made => "made",
             Self::Pending => "pending",
             Self::Active => "active",
             Self::Closed => "closed",
@@ -160,6 +163,7 @@ impl PortalState {
 
     fn parse(text: &str) -> Result<Self, StoreError> {
         match text {
+            "made" => Ok(Self::Made),
             "pending" => Ok(Self::Pending),
             "active" => Ok(Self::Active),
             "closed" => Ok(Self::Closed),
@@ -299,6 +303,19 @@ impl<'t> Portals<'t> {
             .execute(&mut *self.conn)
             .await?;
         expect_one_row(&result, TABLE)
+    }
+
+    /// The bridge bot was found not to be in the room, which need not be a portal.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn bot_is_gone(&mut self, room_id: &RoomId) -> Result<(), StoreError> {
+        sqlx::query("UPDATE portals SET bot = $2 WHERE room_id = $1")
+            .bind(room_id.as_str())
+            .bind(BotPresence::Absent.as_str())
+            .execute(&mut *self.conn)
+            .await?;
+        Ok(())
     }
 
     /// Changes how it stands.

@@ -61,21 +61,24 @@ impl<'t> RemoteInbox<'t> {
         Ok(RemoteInboxId(id))
     }
 
-    /// The oldest open events of a chat, in the order they came.
+    /// Open events of a chat in the order they came: the oldest behind row `after`, or the oldest
+    /// of all.
     ///
     /// # Errors
     /// When the database failed or a row cannot be opened.
     pub async fn load_pending(
         &mut self,
         chat: &ChatKey,
+        after: Option<RemoteInboxId>,
         limit: u32,
     ) -> Result<Vec<PendingRemoteEvent>, StoreError> {
         let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
-            "SELECT id, event FROM remote_inbox WHERE local_user = $1 AND contact = $2 \
-             ORDER BY id LIMIT $3",
+            "SELECT id, event FROM remote_inbox \
+             WHERE local_user = $1 AND contact = $2 AND id > $3 ORDER BY id LIMIT $4",
         )
         .bind(local_user(&chat.local))
         .bind(chat.contact.as_str())
+        .bind(after.map_or(0, |row| row.0))
         .bind(i64::from(limit))
         .fetch_all(&mut *self.conn)
         .await?;

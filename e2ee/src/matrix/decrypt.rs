@@ -7,9 +7,9 @@ use matrix_sdk_common::deserialized_responses::{
 };
 use matrix_sdk_crypto::{
     DecryptionSettings, EventError, MegolmError, TrustRequirement,
-    olm::SenderData,
+    olm::{KnownSenderData, SenderData},
     types::events::room::encrypted::{EncryptedEvent, RoomEventEncryptionScheme},
-    vodozemac::megolm::DecryptionError,
+    vodozemac::{Curve25519PublicKey, megolm::DecryptionError},
 };
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, RoomId,
@@ -49,9 +49,12 @@ pub enum SenderTrust {
     /// A device that its owner has signed. Whether the owner's identity is the expected one is
     /// for the caller to ask.
     Signed {
-        /// The owner's public master key, in unpadded base64.
+        /// The owner's public master key when the room key came, in unpadded base64.
         master_key: String,
-        /// Whether this device's user has verified it.
+        /// The owner's public master key of today, where it is another one that has signed the
+        /// same device.
+        master_key_now: Option<String>,
+        /// Whether this device's user had verified [`Self::Signed::master_key`].
         is_verified: bool,
     },
     /// A device of the sender that its owner has not signed: whoever controls the account can
@@ -149,28 +152,38 @@ impl Machine {
                 | VerificationLevel::MismatchedSender => return Err(DecryptError::Forged),
             },
         };
-        let master_key = self.master_key_behind(room, session_id).await?;
-        Ok(master_key.map_or(SenderTrust::Unknown, |master_key| SenderTrust::Signed {
-            master_key,
-            is_verified,
-        }))
+        let session = self.olm.store().get_inbound_group_session(room, session_id).await;
+        let Some(session) = session.map_err(MachineError::from)? else {
+            return Ok(SenderTrust::Unknown);
+        };
+        let (SenderData::SenderUnverified(known)
+        | SenderData::SenderVerified(known)
+        | SenderData::VerificationViolation(known)) = &session.sender_data
+        else {
+            return Ok(SenderTrust::Unknown);
+        };
+        let master_key = known.master_key.to_base64();
+        let now = self.master_key_now(known, session.sender_key()).await?;
+        let master_key_now = now.filter(|now| *now != master_key);
+        Ok(SenderTrust::Signed { master_key, master_key_now, is_verified })
     }
 
-    /// The identity that stood behind a room key when it came.
-    async fn master_key_behind(
+    /// The identity that signs the device behind a room key today. The library keeps with a room
+    /// key what it saw when that came; a client goes on with its room keys under a new identity.
+    async fn master_key_now(
         &self,
-        room: &RoomId,
-        session_id: &str,
+        known: &KnownSenderData,
+        sender_key: Curve25519PublicKey,
     ) -> Result<Option<String>, MachineError> {
-        let session = self.olm.store().get_inbound_group_session(room, session_id).await?;
-        Ok(match session.map(|session| session.sender_data) {
-            Some(
-                SenderData::SenderUnverified(known)
-                | SenderData::SenderVerified(known)
-                | SenderData::VerificationViolation(known),
-            ) => Some(known.master_key.to_base64()),
-            _ => None,
-        })
+        let Some(device) = &known.device_id else { return Ok(None) };
+        let device = self.olm.get_device(&known.user_id, device, None).await?;
+        let is_signed = device.is_some_and(|device| {
+            device.curve25519_key() == Some(sender_key) && device.is_cross_signed_by_owner()
+        });
+        if !is_signed {
+            return Ok(None);
+        }
+        Ok(self.recipient(&known.user_id).await?.identity.map(|identity| identity.master_key))
     }
 }
 

@@ -220,7 +220,10 @@ async fn alice_and_a_ghost_talk_and_each_sees_a_signed_device() {
     assert_eq!(opened.content["body"], "how are you?");
     assert_eq!(opened.sender, alice());
     let master_key = alice_device.own_master_key().await.unwrap().unwrap();
-    assert_eq!(opened.trust, SenderTrust::Signed { master_key, is_verified: false });
+    assert_eq!(
+        opened.trust,
+        SenderTrust::Signed { master_key, master_key_now: None, is_verified: false }
+    );
 
     let answer = send(&homeserver, &ghost_device, alice(), "fine").await;
     let opened = receive(&homeserver, &alice_device, ghost(), &answer).await.unwrap();

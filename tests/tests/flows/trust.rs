@@ -41,8 +41,15 @@ async fn a_matrix_persons_changed_identity_holds_messages_until_approved() -> Re
     let shown = |body: &str| alice.messages().iter().any(|m| m.body.as_deref() == Some(body));
     assert!(!shown("Is it still you?"));
 
-    alice.send(room, "!xmpp approve").await?;
+    bob.message_where(tests::journal::SOON, |message| {
+        message.sender == tests::prosody::COMPONENT && message.body.contains("has changed")
+    })
+    .await?;
+
+    alice.send(room, "!xmpp approve me").await?;
     alice.receives("Is it still you?").await?;
+    alice.send(room, "It is").await?;
+    bob.receives("It is").await?;
     chat.end().await
 }
 

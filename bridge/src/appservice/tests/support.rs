@@ -90,7 +90,7 @@ impl TestBridge {
     pub(super) async fn inbox(&self, room: &str) -> Vec<InboxEvent> {
         let mut tx = self.db.read().await.unwrap();
         let room = RoomId::parse(room).unwrap();
-        tx.matrix_inbox().load_pending(&room, 100).await.unwrap()
+        tx.matrix_inbox().load_pending(&room, None, 100).await.unwrap()
     }
 
     pub(super) async fn inbox_ids(&self, room: &str) -> Vec<String> {

@@ -9,7 +9,7 @@ use ruma::{
     UserId,
     api::client::{
         membership::{get_member_events, invite_user, join_room_by_id, joined_members, leave_room},
-        message::send_message_event,
+        message::{get_message_events, send_message_event},
         redact::redact_event,
         room::create_room,
         state::{get_state_event_for_key, get_state_events, send_state_event},
@@ -18,9 +18,18 @@ use ruma::{
     serde::Raw,
 };
 use serde::Deserialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 
 use super::{ClientError, Identity, MatrixClient, Repeat};
+
+/// The power level of a room's maker, where makers have one.
+const FULL_POWER: u8 = 100;
+
+/// Events that are asked for at a time.
+const HISTORY_PAGE: u16 = 100;
+
+/// How often is asked for older events.
+const HISTORY_PAGES: u8 = 10;
 
 /// Who is in a room, and who may be.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -72,14 +81,62 @@ impl MatrixClient {
         let recipient = invite_user::v3::InviteUserId::new(user.to_owned()).into();
         let request = invite_user::v3::Request::new(room.to_owned(), recipient);
         let result = self.send(Some(Identity::user(who)), Repeat::Safe, request).await;
+        self.unless_there(who, room, user, result.map(drop)).await
+    }
+
+    /// As [`Self::invite`], and says that the room is a chat of the two, as `is_direct` does for
+    /// those who are invited while a room is made.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn invite_to_chat(
+        &self,
+        who: &UserId,
+        room: &RoomId,
+        user: &UserId,
+    ) -> Result<(), ClientError> {
+        let content = json!({ "membership": "invite", "is_direct": true });
+        let result = self.send_state(who, room, "m.room.member", user.as_str(), &content).await;
+        self.unless_there(who, room, user, result.map(drop)).await
+    }
+
+    /// A refused invitation of somebody who is in the room, or invited, is no failure.
+    async fn unless_there(
+        &self,
+        who: &UserId,
+        room: &RoomId,
+        user: &UserId,
+        result: Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
         match result {
             Err(error) if error.errcode() == Some("M_FORBIDDEN") => {
                 let members = self.fetch_members(who, room).await?;
                 let there = members.joined.contains(user) || members.invited.contains(user);
                 if there { Ok(()) } else { Err(error) }
             }
-            result => result.map(drop),
+            result => result,
         }
+    }
+
+    /// Lets `user` do in a room what its maker may.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn empower(
+        &self,
+        who: &UserId,
+        room: &RoomId,
+        user: &UserId,
+    ) -> Result<(), ClientError> {
+        let levels = self.fetch_state_content(who, room, "m.room.power_levels", "").await?;
+        let Some(Value::Object(mut levels)) = levels else { return Err(ClientError::Malformed) };
+        let users = levels.entry("users").or_insert_with(|| json!({}));
+        let Value::Object(users) = users else { return Err(ClientError::Malformed) };
+        if users.insert(user.to_string(), json!(FULL_POWER)) == Some(json!(FULL_POWER)) {
+            return Ok(());
+        }
+        self.send_state(who, room, "m.room.power_levels", "", &Value::Object(levels)).await?;
+        Ok(())
     }
 
     /// Joins a room that `who` was invited to, or is in.
@@ -119,6 +176,40 @@ impl MatrixClient {
             Raw::from_json(content.to_owned()),
         );
         Ok(self.send(Some(who), Repeat::Safe, request).await?.event_id)
+    }
+
+    /// What was said and done in a room since `event`, oldest first, as far as `who` may see it.
+    /// A thousand events at most: the oldest of a longer time are left out.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn fetch_since(
+        &self,
+        who: &UserId,
+        room: &RoomId,
+        event: &EventId,
+    ) -> Result<Vec<Box<RawValue>>, ClientError> {
+        let mut newest_first = Vec::new();
+        let mut from = None;
+        'history: for _ in 0..HISTORY_PAGES {
+            let mut request = get_message_events::v3::Request::backward(room.to_owned());
+            request.limit = HISTORY_PAGE.into();
+            request.from = from;
+            let page = self.send(Some(Identity::user(who)), Repeat::Safe, request).await?;
+            for raw in page.chunk {
+                let id = raw.get_field::<OwnedEventId>("event_id").ok().flatten();
+                if id.is_some_and(|id| id == event) {
+                    break 'history;
+                }
+                newest_first.push(raw.into_json());
+            }
+            from = page.end;
+            if from.is_none() {
+                break;
+            }
+        }
+        newest_first.reverse();
+        Ok(newest_first)
     }
 
     /// Redacts an event. `txn` as in [`Self::send_message_event`].

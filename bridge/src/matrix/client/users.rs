@@ -49,14 +49,34 @@ impl MatrixClient {
         who: &UserId,
         user: &UserId,
     ) -> Result<Option<String>, ClientError> {
-        let request = get_profile::v3::Request::new(user.to_owned());
-        match self.send(Some(Identity::user(who)), Repeat::Safe, request).await {
+        match self.fetch_profile(who, user).await {
             Ok(profile) => Ok(profile
                 .get(ProfileFieldName::DisplayName.as_str())
                 .and_then(|name| name.as_str())
                 .map(str::to_owned)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    async fn fetch_profile(
+        &self,
+        who: &UserId,
+        user: &UserId,
+    ) -> Result<get_profile::v3::Response, ClientError> {
+        let request = get_profile::v3::Request::new(user.to_owned());
+        self.send(Some(Identity::user(who)), Repeat::Safe, request).await
+    }
+
+    /// Whether a user of the homeserver may exist: only "not found" is a no, because a homeserver
+    /// need not show profiles to everybody.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn may_exist(&self, who: &UserId, user: &UserId) -> Result<bool, ClientError> {
+        match self.fetch_profile(who, user).await {
+            Err(error) if error.is_temporary() => Err(error),
+            result => Ok(!result.is_err_and(|error| error.is_not_found())),
         }
     }
 

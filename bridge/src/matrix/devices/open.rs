@@ -10,7 +10,7 @@ use serde_json::{Value, value::RawValue};
 use super::device::Device;
 use crate::{
     matrix::{DecryptError, MatrixError},
-    store::{IndexCheck, MessagePosition, PinOutcome, PinState},
+    store::{IndexCheck, MessagePosition, Pin, PinState, StoreError},
 };
 
 /// A decrypted event.
@@ -25,7 +25,7 @@ pub struct Decrypted {
     /// Whether the sender is who they were. To be looked at every time.
     pub sender_trust: SenderTrust,
     /// The public master key behind the event, in unpadded base64; `None` when its device was not
-    /// signed.
+    /// signed, or by an identity of the past.
     pub identity: Option<String>,
 }
 
@@ -36,11 +36,16 @@ pub enum SenderTrust {
     Verified,
     /// The identity is the pinned one.
     Pinned,
-    /// The identity is not the pinned one.
+    /// The identity is not the pinned one, but the one that the sender presents now.
     Changed,
+    /// The identity is neither the pinned one nor the one that the sender presents now.
+    Outdated,
     /// The device was not signed by its owner: it may be anybody's who controls the account.
     UnsignedDevice,
 }
+
+/// A pin that was set a moment ago is gone.
+const NO_PIN: StoreError = StoreError::NoSuchRow { table: "matrix_pins" };
 
 #[derive(Deserialize)]
 struct Envelope {
@@ -70,17 +75,14 @@ impl Device {
             }
             Err(error) => return Err(error.into()),
         };
-        let sender_trust = self.judge(&machine, &opened).await?;
+        let (sender_trust, identity) = self.judge(&machine, &opened).await?;
         self.guard_against_replay(room, &opened).await?;
         Ok(Decrypted {
             event_type: opened.event_type,
             content: Value::Object(opened.content),
             sender: opened.sender,
             sender_trust,
-            identity: match opened.trust {
-                MachineTrust::Signed { master_key, .. } => Some(master_key),
-                MachineTrust::Unsigned | MachineTrust::Unknown => None,
-            },
+            identity,
         })
     }
 
@@ -102,49 +104,63 @@ impl Device {
         Ok(())
     }
 
+    /// How far the sender can be trusted, and the identity that this is about.
     async fn judge(
         &self,
         machine: &Machine,
         opened: &DecryptedEvent,
-    ) -> Result<SenderTrust, DecryptError> {
-        match &opened.trust {
-            MachineTrust::Signed { is_verified: true, .. } => Ok(SenderTrust::Verified),
-            MachineTrust::Signed { master_key, is_verified: false } => {
-                let is_pinned = self.is_pinned(machine, &opened.sender, master_key).await?;
-                Ok(if is_pinned { SenderTrust::Pinned } else { SenderTrust::Changed })
+    ) -> Result<(SenderTrust, Option<String>), DecryptError> {
+        let (master_key, master_key_now, is_verified) = match &opened.trust {
+            MachineTrust::Signed { master_key, master_key_now, is_verified } => {
+                (master_key, master_key_now.as_ref(), *is_verified)
             }
-            MachineTrust::Unsigned => Ok(SenderTrust::UnsignedDevice),
+            MachineTrust::Unsigned => return Ok((SenderTrust::UnsignedDevice, None)),
             // Nothing ties its room key to the sender. It may be tied yet, so it waits for that
             // like for the key itself.
-            MachineTrust::Unknown => Err(DecryptError::MissingRoomKey { withheld: None }),
+            MachineTrust::Unknown => return Err(DecryptError::MissingRoomKey { withheld: None }),
+        };
+        let is_behind_it = |key: &String| key == master_key || Some(key) == master_key_now;
+        let mut pin = self.find_pin(&opened.sender).await?;
+        if pin.as_ref().is_none_or(|pin| !is_behind_it(&pin.master_key)) {
+            pin = self.check_pin(machine, &opened.sender, master_key, pin).await?;
         }
+        let Pin { master_key: pinned, state, .. } = pin.ok_or(MatrixError::Store(NO_PIN))?;
+        Ok(match state {
+            _ if pinned == *master_key && is_verified => (SenderTrust::Verified, Some(pinned)),
+            _ if is_behind_it(&pinned) => (SenderTrust::Pinned, Some(pinned)),
+            PinState::Changed { new_master_key } if is_behind_it(&new_master_key) => {
+                (SenderTrust::Changed, Some(new_master_key))
+            }
+            PinState::Changed { .. } | PinState::Pinned => (SenderTrust::Outdated, None),
+        })
     }
 
-    /// Whether the identity behind an event is the pinned one; the first one is pinned. What
-    /// waits for approval is never an identity of the past, but the one the user presents now.
-    async fn is_pinned(
+    /// The pin of a user after it was compared with the identity that they present now: what waits
+    /// for approval is never an identity of the past. The first identity is pinned.
+    async fn check_pin(
         &self,
         machine: &Machine,
         user: &UserId,
         master_key: &str,
-    ) -> Result<bool, MatrixError> {
+        pin: Option<Pin>,
+    ) -> Result<Option<Pin>, DecryptError> {
+        let presented = machine.recipient(user).await?.identity;
+        let presented = presented.map_or_else(|| master_key.to_owned(), |own| own.master_key);
+        let is_known = pin.as_ref().is_some_and(|pin| match &pin.state {
+            PinState::Pinned => pin.master_key == presented,
+            PinState::Changed { new_master_key } => *new_master_key == presented,
+        });
+        if is_known {
+            return Ok(pin);
+        }
+        // The answer is about the identity of today; what it means for this event is judged later.
+        let _ = self.shared.pin_or_check(user, &presented).await?;
+        Ok(self.find_pin(user).await?)
+    }
+
+    async fn find_pin(&self, user: &UserId) -> Result<Option<Pin>, MatrixError> {
         let mut tx = self.shared.db.read().await?;
-        let pin = tx.pins().find(user).await?;
-        drop(tx);
-        let Some(pin) = pin else {
-            return Ok(self.shared.pin_or_check(user, master_key).await? != PinOutcome::Changed);
-        };
-        if pin.master_key == master_key {
-            return Ok(true);
-        }
-        if let Some(identity) = machine.recipient(user).await?.identity {
-            let presented = PinState::Changed { new_master_key: identity.master_key.clone() };
-            if pin.state != presented {
-                // The answer is about the identity of today; this event is not of the pinned one.
-                let _ = self.shared.pin_or_check(user, &identity.master_key).await?;
-            }
-        }
-        Ok(false)
+        Ok(tx.pins().find(user).await?)
     }
 
     /// Binds the place in the Megolm session to this event.

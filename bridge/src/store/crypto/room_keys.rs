@@ -92,6 +92,10 @@ impl<'t> RoomKeys<'t> {
         room_id: &RoomId,
         session_id: &str,
     ) -> Result<Option<InboundGroupSession>, SqlCryptoStoreError> {
+        // An event may ask for anything; PostgreSQL does not take this character.
+        if session_id.contains('\0') {
+            return Ok(None);
+        }
         let row: Option<Row> = sqlx::query_as(
             "SELECT room_id, session_id, backed_up, pickle FROM crypto_room_keys \
              WHERE tenant = $1 AND room_id = $2 AND session_id = $3",

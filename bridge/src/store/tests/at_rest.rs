@@ -112,7 +112,7 @@ async fn refused_inbox(location: &TestDatabase, damage: &'static str) -> SealErr
     sqlx::query(damage).execute(&mut location.raw_connection().await).await.unwrap();
 
     let mut tx = db.read().await.unwrap();
-    match tx.matrix_inbox().load_pending(room_id!("!room:example.org"), 10).await {
+    match tx.matrix_inbox().load_pending(room_id!("!room:example.org"), None, 10).await {
         Err(StoreError::Sealed { table: "matrix_inbox", column: "content", source }) => source,
         _ => panic!("the damaged cell was accepted"),
     }

@@ -20,6 +20,7 @@ use crate::{
 
 on_both_databases!(
     the_matrix_inbox_keeps_order_and_knows_its_events,
+    history_takes_its_place_among_open_events,
     whatever_people_write_can_be_stored,
     an_event_is_done_once,
     done_events_are_purged_by_age,
@@ -101,14 +102,34 @@ async fn the_matrix_inbox_keeps_order_and_knows_its_events(location: TestDatabas
     let again = tx.matrix_inbox().insert(&push, 2).await.unwrap();
     assert!(again.iter().all(Option::is_none));
 
-    let pending = tx.matrix_inbox().load_pending(room(), 10).await.unwrap();
+    let pending = tx.matrix_inbox().load_pending(room(), None, 10).await.unwrap();
     let events: Vec<_> = pending.iter().map(|row| row.event.clone()).collect();
     assert!(events == [one.clone(), two], "whole and in order");
     assert_eq!(pending[0].id, inserted[0].unwrap());
-    let first = tx.matrix_inbox().load_pending(room(), 1).await.unwrap();
+    let first = tx.matrix_inbox().load_pending(room(), None, 1).await.unwrap();
     assert!(first.len() == 1 && first[0].event == one);
     let rooms = tx.matrix_inbox().pending_rooms().await.unwrap();
     assert_eq!(rooms, [room(), other_room()]);
+}
+
+async fn history_takes_its_place_among_open_events(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let [invitation, done, early, late, newest] =
+        [event_id!("$0"), event_id!("$1"), event_id!("$2"), event_id!("$3"), event_id!("$4")]
+            .map(|id| inbox_event(room(), id));
+    let mut inbox = tx.matrix_inbox();
+    let pushed = [invitation.clone(), late.clone(), done.clone(), newest.clone()];
+    let rows = inbox.insert(&pushed, 1).await.unwrap();
+    inbox.mark_done(rows[2].unwrap()).await.unwrap();
+
+    let history = [done, early.clone(), late.clone()];
+    inbox.insert_history(rows[0].unwrap(), &history, 2).await.unwrap();
+    let pending = inbox.load_pending(room(), None, 10).await.unwrap();
+    let events: Vec<_> = pending.iter().map(|row| row.event.clone()).collect();
+    assert!(events == [invitation, early, late, newest], "in the order of the room");
+    assert_eq!(pending.iter().map(|row| row.received_ms).collect::<Vec<_>>(), [1, 2, 1, 1]);
+    let behind = inbox.load_pending(room(), Some(pending[2].id), 10).await.unwrap();
+    assert!(behind.len() == 1 && behind[0].id == pending[3].id);
 }
 
 /// PostgreSQL takes no NUL in a text, and no long text into an index.
@@ -120,7 +141,7 @@ async fn whatever_people_write_can_be_stored(location: TestDatabase) {
         ..inbox_event(room(), event_id!("$one"))
     };
     tx.matrix_inbox().insert(std::slice::from_ref(&event), 1).await.unwrap();
-    assert!(tx.matrix_inbox().load_pending(room(), 1).await.unwrap()[0].event == event);
+    assert!(tx.matrix_inbox().load_pending(room(), None, 1).await.unwrap()[0].event == event);
 
     let noise: String = (0..40_000_u32).map(|n| char::from(33 + (n * n % 89) as u8)).collect();
     let message = message(event_id!("$two"), MessageAuthor::Contact, Some(&noise));
@@ -136,7 +157,7 @@ async fn an_event_is_done_once(location: TestDatabase) {
     let id = tx.matrix_inbox().insert(std::slice::from_ref(&event), 1).await.unwrap()[0].unwrap();
 
     tx.matrix_inbox().mark_done(id).await.unwrap();
-    assert!(tx.matrix_inbox().load_pending(room(), 10).await.unwrap().is_empty());
+    assert!(tx.matrix_inbox().load_pending(room(), None, 10).await.unwrap().is_empty());
     assert!(tx.matrix_inbox().pending_rooms().await.unwrap().is_empty());
     assert_eq!(tx.matrix_inbox().insert(&[event], 1).await.unwrap(), [None], "still known");
     assert_matches!(tx.matrix_inbox().mark_done(id).await, Err(StoreError::NoSuchRow { .. }));
@@ -153,7 +174,7 @@ async fn done_events_are_purged_by_age(location: TestDatabase) {
     inbox.mark_done(recent_id).await.unwrap();
 
     assert_eq!(inbox.purge_done(200).await.unwrap(), 1);
-    assert_eq!(inbox.load_pending(room(), 10).await.unwrap().len(), 1, "open events stay");
+    assert_eq!(inbox.load_pending(room(), None, 10).await.unwrap().len(), 1, "open events stay");
     let known = inbox.insert(&[old, recent], 300).await.unwrap();
     assert_eq!(known.iter().map(Option::is_none).collect::<Vec<_>>(), [false, true]);
 }
@@ -172,14 +193,14 @@ async fn the_remote_inbox_keeps_the_order_of_each_chat(location: TestDatabase) {
     inbox.insert(&held).await.unwrap();
     inbox.insert(&remote_event(&bob, "two")).await.unwrap();
 
-    let events = inbox.load_pending(&bob, 10).await.unwrap();
+    let events = inbox.load_pending(&bob, None, 10).await.unwrap();
     assert!(events[0].id == first && events[0].event == remote_event(&bob, "one"));
     assert!(events[1].event == remote_event(&bob, "two") && events.len() == 2);
-    assert!(inbox.load_pending(&carol, 10).await.unwrap()[0].event == held);
+    assert!(inbox.load_pending(&carol, None, 10).await.unwrap()[0].event == held);
     assert!(inbox.pending_chats().await.unwrap() == [bob.clone(), carol]);
 
     inbox.mark_done(first).await.unwrap();
-    assert_eq!(inbox.load_pending(&bob, 10).await.unwrap().len(), 1);
+    assert_eq!(inbox.load_pending(&bob, None, 10).await.unwrap().len(), 1);
     assert_matches!(inbox.mark_done(first).await, Err(StoreError::NoSuchRow { .. }));
 }
 

@@ -308,7 +308,7 @@ impl World {
     /// The oldest event of the portal's inbox, if there is one.
     pub(super) async fn take_event(&self) -> Option<RemoteEvent> {
         let mut tx = self.db.begin().await.unwrap();
-        let pending = tx.remote_inbox().load_pending(&chat(), 1).await.unwrap().pop()?;
+        let pending = tx.remote_inbox().load_pending(&chat(), None, 1).await.unwrap().pop()?;
         tx.remote_inbox().mark_done(pending.id).await.unwrap();
         tx.commit().await.unwrap();
         Some(pending.event)
@@ -357,7 +357,7 @@ impl World {
     pub(super) async fn pending_matrix_events(&self) -> Vec<InboxId> {
         let room = owned_room_id!("!room:example.com");
         let mut tx = self.db.read().await.unwrap();
-        let pending = tx.matrix_inbox().load_pending(&room, 10).await.unwrap();
+        let pending = tx.matrix_inbox().load_pending(&room, None, 10).await.unwrap();
         pending.iter().map(|row| row.id).collect()
     }
 
