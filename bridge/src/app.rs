@@ -45,6 +45,8 @@ struct App {
     doorbells: Arc<Doorbells>,
     tracker: TaskTracker,
     stop: CancellationToken,
+    /// Cancelled when a part has ended that must live.
+    died: CancellationToken,
 }
 
 /// Runs the bridge until `stop` is cancelled and what is under way has ended.
@@ -64,13 +66,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     });
     app.start(config.registration.id.clone());
     tracing::info!("app.started");
-    let mut replaced = false;
     let served = tokio::select! {
-        served = appservice::serve(listener, router, stop.clone()) => served,
-        () = until_replaced(&app.db) => {
-            replaced = true;
-            Ok(())
-        }
+        served = appservice::serve(listener, router, stop.clone()) => served.map_err(AppError::Serve),
+        () = until_replaced(&app.db) => Err(AppError::Replaced),
+        () = until_died(&app.died, &stop) => Err(AppError::Died),
     };
     stop.cancel();
     app.tracker.close();
@@ -80,8 +79,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     }
     let closed = app.db.close().await;
     tracing::info!("app.stopped");
-    served.map_err(AppError::Serve)?;
-    if replaced { Err(AppError::Replaced) } else { Ok(closed?) }
+    served?;
+    Ok(closed?)
 }
 
 impl App {
@@ -131,13 +130,18 @@ impl App {
         };
         let hub = Hub::new(parts, tracker.clone(), stop.clone());
         doorbells.connect(&hub);
-        Ok(Self { db, client, devices, outbox, remote, hub, doorbells, tracker, stop })
+        let died = CancellationToken::new();
+        Ok(Self { db, client, devices, outbox, remote, hub, doorbells, tracker, stop, died })
     }
 
     /// Starts everything that goes on in the background.
     fn start(&self, appservice_id: String) {
-        let (remote, stop) = (self.remote.clone(), self.stop.clone());
-        self.tracker.spawn(async move { remote.run(stop).await });
+        let (remote, stop, died) = (self.remote.clone(), self.stop.clone(), self.died.clone());
+        self.tracker.spawn(async move {
+            // Alive without one of its legs, the bridge would take messages and keep them.
+            let _when_it_ends = died.drop_guard();
+            remote.run(stop).await;
+        });
         let (hub, outbox, devices) = (self.hub.clone(), self.outbox.clone(), self.devices.clone());
         let stop = self.stop.clone();
         self.tracker.spawn(async move {
@@ -176,6 +180,14 @@ async fn start_matrix(hub: &Hub, outbox: &Outbox, devices: &Arc<Devices>) {
     if started.is_ok() {
         devices.start();
         tracing::info!("app.matrix.ready");
+    }
+}
+
+/// Returns when a part that must live has died of a fault, and not because the bridge stops.
+async fn until_died(died: &CancellationToken, stop: &CancellationToken) {
+    died.cancelled().await;
+    if stop.is_cancelled() {
+        std::future::pending().await
     }
 }
 
@@ -265,6 +277,9 @@ pub enum AppError {
     /// The component's domain is no JID.
     #[error("xmpp.component is not a domain that XMPP allows")]
     Component,
+    /// A part of the bridge has died.
+    #[error("a part of the bridge has died; the log says why")]
+    Died,
     /// Another process owns the database.
     #[error("another process has taken over the database; run one bridge per database")]
     Replaced,

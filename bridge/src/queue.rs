@@ -7,12 +7,14 @@
 use std::{
     collections::HashMap,
     hash::Hash,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use futures_util::FutureExt as _;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -97,7 +99,10 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queues<K> {
                     break;
                 }
                 let Some(work) = self.work.upgrade() else { break };
-                work.drain(&key).await
+                AssertUnwindSafe(work.drain(&key)).catch_unwind().await.unwrap_or_else(|_| {
+                    tracing::error!("queue.panicked: a piece of work waits");
+                    Drained::Failed
+                })
             };
             let retry_in = match drained {
                 Drained::Empty => None,

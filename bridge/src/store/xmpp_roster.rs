@@ -76,6 +76,21 @@ impl XmppRoster<'_> {
         Ok(result.rows_affected() == 1)
     }
 
+    /// Whether the contact was asked for a presence subscription.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn is_asked(&mut self, chat: &ChatKey) -> Result<bool, StoreError> {
+        let row: Option<(i64,)> = sqlx::query_as(
+            "SELECT asked FROM xmpp_contacts WHERE local_user = $1 AND contact = $2",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .fetch_optional(&mut *self.conn)
+        .await?;
+        Ok(row.is_some_and(|(asked,)| asked != 0))
+    }
+
     /// Everyone an author has ever met.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Keeps the component stream up: connect, keep alive, reconnect (XEP-0114, XEP-0199).
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::{
@@ -9,6 +9,7 @@ use tokio::{
     sync::mpsc,
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     core::Core,
@@ -25,6 +26,10 @@ const OPENING: Duration = Duration::from_secs(15);
 const PROBE_EVERY: Duration = Duration::from_secs(60);
 /// How long our own server may take to answer a ping.
 const PING_PATIENCE: Duration = Duration::from_secs(30);
+/// How long our own server may take to close its side.
+const CLOSING: Duration = Duration::from_secs(2);
+/// How long dealing with what has come may take when a stream ends.
+const LEAVING: Duration = Duration::from_secs(10);
 /// Pauses between attempts to connect.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -90,30 +95,53 @@ impl Core {
         tracing::info!("xmpp.stream: up");
         self.seen.forget_all();
         let mut queue = self.link.up();
+        let leaving = CancellationToken::new();
+        let mut read = pin!(self.read(&mut reader, &leaving));
         let ended = tokio::select! {
-            ended = self.read(&mut reader) => ended,
+            ended = &mut read => {
+                self.link.down();
+                return ended;
+            }
             ended = write(&mut writer, &mut queue) => ended,
             ended = self.probe() => ended,
             ended = self.send_outbox() => ended,
             () = self.stop.cancelled() => Ok(()),
         };
         self.link.down();
+        let mut is_read = false;
         if ended.is_ok() {
-            // The other end may be gone already.
-            let _ = timeout(Duration::from_secs(2), writer.close()).await;
+            // The server still sends what it has until it has read this; it may be gone already.
+            let _ = timeout(CLOSING, writer.close()).await;
+            is_read = timeout(CLOSING, &mut read).await.is_ok();
+        }
+        // XEP-0114 has no acknowledgements: what has come is dealt with, or it is lost.
+        leaving.cancel();
+        if !is_read && timeout(LEAVING, read).await.is_err() {
+            tracing::warn!("xmpp.stream: what had come was not dealt with");
         }
         ended
     }
 
-    async fn read<S: AsyncRead>(&self, reader: &mut StanzaReader<S>) -> Result<(), StreamError> {
+    /// Deals with what comes. When it is leaving, only with what has come already.
+    async fn read<S: AsyncRead>(
+        &self,
+        reader: &mut StanzaReader<S>,
+        leaving: &CancellationToken,
+    ) -> Result<(), StreamError> {
         loop {
-            match reader.next().await? {
+            let event = tokio::select! {
+                biased;
+                event = reader.next() => event?,
+                () = leaving.cancelled() => return Ok(()),
+            };
+            match event {
                 StreamEvent::Stanza(stanza) => self.receive(stanza).await,
                 StreamEvent::Refused(refused) => self.bounce(&refused).await,
                 StreamEvent::Opened { .. } | StreamEvent::Closed => {
                     return Err(StreamError::Closed);
                 }
             }
+            self.link.taken();
         }
     }
 
@@ -138,7 +166,7 @@ impl Core {
             .attr("to", own)
             .child(El::new("ping", PING))
             .build();
-        match self.link.request(&ping, &id, own, PING_PATIENCE).await {
+        match self.link.request_in_turn(&ping, &id, own, PING_PATIENCE).await {
             Ok(_) | Err(RequestError::Refused(_)) => Ok(()),
             Err(error) => Err(error),
         }

@@ -10,7 +10,7 @@ use e2ee::omemo::{Account, DeviceId, Namespace, StateError};
 use jid::BareJid;
 use rand::{RngCore, SeedableRng, rngs::StdRng};
 use rand_core::CryptoRngCore;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -28,6 +28,9 @@ use crate::{
 /// How long a contact's server may take to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Sessions that may be replaced at the same time.
+const HEALS: usize = 8;
+
 /// The component.
 pub(super) struct Core {
     pub config: XmppConfig,
@@ -41,6 +44,8 @@ pub(super) struct Core {
     pub tasks: TaskTracker,
     /// Cancelled when the component is to stop.
     pub stop: CancellationToken,
+    /// Sessions that may be replaced at the same time.
+    pub heals: Semaphore,
     /// Decrypts what is in the inbox.
     pub inbox: Arc<Queues<ChatKey>>,
     /// This, for tasks beside the stream.
@@ -64,16 +69,30 @@ struct SeenInner {
     checked: HashSet<(ChatKey, DeviceId)>,
     /// Contacts' clients that were told of our devices since they came online, by full JID.
     online: HashMap<String, HashSet<ChatKey>>,
-    /// Whose devices of ours each JID has caused to be made, and since when.
+    /// How many device lists each contact has pushed.
+    pushes: HashMap<ChatKey, u64>,
+    /// Servers that did not answer, until when not to ask them again (milliseconds since 1970).
+    silent: HashMap<String, u64>,
+    /// Whose devices of ours each JID and each server has caused to be made, and since when.
     made: HashMap<String, (u64, HashSet<Author>)>,
 }
 
 /// Devices of our users that one JID may cause to be made in [`NEW_ACCOUNTS_PERIOD_MS`].
 const MAX_NEW_ACCOUNTS: usize = 50;
+/// And one server, with all its users.
+const MAX_NEW_ACCOUNTS_OF_SERVER: usize = 1000;
 const NEW_ACCOUNTS_PERIOD_MS: u64 = 60 * 60 * 1000;
 
 /// How many answers are remembered before all are forgotten.
 const MAX_SEEN: usize = 10_000;
+
+impl SeenInner {
+    /// Forgets answers, but not who has made how much work.
+    fn forget(&mut self) {
+        let made = std::mem::take(&mut self.made);
+        *self = Self { made, ..Self::default() };
+    }
+}
 
 impl Seen {
     fn with<T>(&self, f: impl FnOnce(&mut SeenInner) -> T) -> T {
@@ -84,18 +103,16 @@ impl Seen {
             .max(seen.missing.len())
             .max(seen.checked.len())
             .max(seen.online.len())
-            .max(seen.made.len());
+            .max(seen.pushes.len())
+            .max(seen.silent.len());
         if most > MAX_SEEN {
-            *seen = SeenInner::default();
+            seen.forget();
         }
         f(&mut seen)
     }
 
     pub(super) fn forget_all(&self) {
-        self.with(|seen| {
-            let made = std::mem::take(&mut seen.made);
-            *seen = SeenInner { made, ..SeenInner::default() };
-        });
+        self.with(SeenInner::forget);
     }
 
     pub(super) fn forget(&self, chat: &ChatKey) {
@@ -124,19 +141,44 @@ impl Seen {
         self.with(|seen| seen.online.entry(client.to_owned()).or_default().insert(chat.clone()))
     }
 
-    /// Whether this JID may cause the device of this user of ours to be made now.
-    fn may_make_account(&self, requester: &str, author: &Author, now_ms: u64) -> bool {
+    /// Whether this JID, or server, may cause the device of this user of ours to be made now.
+    fn may_make_account(&self, requester: &str, author: &Author, most: usize, now_ms: u64) -> bool {
         self.with(|seen| {
+            if seen.made.len() >= MAX_SEEN {
+                let is_recent =
+                    |since_ms: u64| now_ms.saturating_sub(since_ms) <= NEW_ACCOUNTS_PERIOD_MS;
+                seen.made.retain(|_, (since_ms, _)| is_recent(*since_ms));
+                if seen.made.len() >= MAX_SEEN {
+                    return false;
+                }
+            }
             let made = seen.made.entry(requester.to_owned());
             let (since_ms, authors) = made.or_insert_with(|| (now_ms, HashSet::new()));
             if now_ms.saturating_sub(*since_ms) > NEW_ACCOUNTS_PERIOD_MS {
                 (*since_ms, *authors) = (now_ms, HashSet::new());
             }
-            if authors.len() < MAX_NEW_ACCOUNTS {
+            if authors.len() < most {
                 authors.insert(author.clone());
             }
             authors.contains(author)
         })
+    }
+
+    /// How many device lists this contact has pushed.
+    pub(super) fn pushes(&self, chat: &ChatKey) -> u64 {
+        self.with(|seen| seen.pushes.get(chat).copied().unwrap_or_default())
+    }
+
+    pub(super) fn pushed(&self, chat: &ChatKey) {
+        self.with(|seen| *seen.pushes.entry(chat.clone()).or_default() += 1);
+    }
+
+    pub(super) fn is_silent(&self, domain: &str, now_ms: u64) -> bool {
+        self.with(|seen| seen.silent.get(domain).is_some_and(|until_ms| *until_ms > now_ms))
+    }
+
+    pub(super) fn is_now_silent(&self, domain: &str, until_ms: u64) {
+        self.with(|seen| seen.silent.insert(domain.to_owned(), until_ms));
     }
 
     pub(super) fn went_offline(&self, client: &str) {
@@ -210,6 +252,7 @@ impl Core {
             tasks,
             stop,
             outbox_bell: Notify::new(),
+            heals: Semaphore::new(HEALS),
             seen: Seen::default(),
         })
     }
@@ -280,7 +323,10 @@ impl Core {
     ) -> Result<bool, StoreError> {
         let exists = self.db.read().await?.xmpp_omemo().has_account(author).await?;
         let now_ms = self.clock.now_ms();
-        Ok(exists || self.seen.may_make_account(requester.as_str(), author, now_ms))
+        let may_make = |who: &str, most| self.seen.may_make_account(who, author, most, now_ms);
+        Ok(exists
+            || may_make(requester.as_str(), MAX_NEW_ACCOUNTS)
+                && may_make(requester.domain().as_str(), MAX_NEW_ACCOUNTS_OF_SERVER))
     }
 
     /// As [`Self::ensure_account_in`], in a transaction of its own that writes only if it must.

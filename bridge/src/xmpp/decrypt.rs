@@ -27,6 +27,9 @@ use crate::{
 /// A broken session with a device is replaced at most this often.
 const HEAL_EVERY_MS: i64 = 60 * 60 * 1000;
 
+/// Devices of one contact that are ever heard. Each costs room, and a device list holds no more.
+const MAX_HEARD_DEVICES: usize = 2 * e2ee::omemo::limits::MAX_DEVICES;
+
 /// What is to be done once the commit has happened.
 #[derive(Default)]
 struct Afterwards {
@@ -143,6 +146,12 @@ impl Core {
         let stored = load_sessions(tx, chat, sender, namespace).await?;
         let pins = tx.xmpp_omemo().load_pins(chat).await?;
         let pinned = pins.iter().find(|pin| pin.device == sender).map(|pin| pin.identity);
+        if pinned.is_none() && pins.len() >= MAX_HEARD_DEVICES {
+            let reason = "it comes from one device too many of your contact";
+            let afterwards = undecryptable(tx, chat, message, reason).await?;
+            tx.xmpp_inbox().mark_done(pending.id).await?;
+            return Ok(afterwards);
+        }
         let from = Sender { jid: chat.contact.as_str().to_owned(), sessions: stored, pinned };
         let decrypted = Machine::new(&loaded.account, own.as_str()).decrypt(from, &element);
         let ciphertext = Ciphertext { element, own };
@@ -221,6 +230,7 @@ impl Core {
         );
         let now_ms = self.now_ms();
         let may_heal = heals
+            && is_known(tx, chat, device, namespace).await?
             && tx.xmpp_omemo().may_heal(chat, device, namespace, now_ms, HEAL_EVERY_MS).await?;
         if may_heal && *error == DecryptError::NotForUs {
             afterwards.announce = true;
@@ -302,6 +312,7 @@ impl Core {
     /// Replaces the session with a device that cannot be understood any more: a new one, told by
     /// an empty message. In a commit of its own.
     async fn heal(&self, chat: &ChatKey, device: DeviceId, namespace: Namespace) {
+        let Ok(_permit) = self.heals.acquire().await else { return };
         let Ok((own, _)) = self.jids(chat) else { return };
         self.seen.bundles_may_be_new(chat);
         let Ok(mut bundles) = self.fetch_bundles(chat, namespace, vec![device]).await else {
@@ -327,6 +338,21 @@ impl Core {
             ),
         }
     }
+}
+
+/// Whether a device is one that the contact has listed, or that we have heard before. Anybody can
+/// make up others.
+async fn is_known(
+    tx: &mut Transaction,
+    chat: &ChatKey,
+    device: DeviceId,
+    namespace: Namespace,
+) -> Result<bool, AccountError> {
+    if tx.xmpp_omemo().load_pins(chat).await?.iter().any(|pin| pin.device == device) {
+        return Ok(true);
+    }
+    let listed = tx.xmpp_omemo().find_devices(chat, namespace).await?;
+    Ok(listed.is_none_or(|listed| listed.devices.contains(&device)))
 }
 
 /// The server has taken a message for which an answer came: it is accepted before it is

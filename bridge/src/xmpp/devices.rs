@@ -17,10 +17,15 @@ use crate::{
     store::{KnownDevices, StoreError},
 };
 
+/// A server that did not answer is not asked again for this long: each question takes as long as
+/// we are patient, and others wait for their turn.
+const SILENT_FOR_MS: u64 = 30 * 1000;
 /// Bundles asked for at the same time.
 const AT_ONCE: usize = 8;
 /// A bundle that could not be had is asked for again after this long.
 const MISSING_FOR_MS: u64 = 10 * 60 * 1000;
+/// One that was not answered for, after this long.
+const UNANSWERED_FOR_MS: u64 = 30 * 1000;
 /// An empty list is asked for again after this long.
 const EMPTY_FOR_MS: i64 = 10 * 60 * 1000;
 
@@ -60,12 +65,10 @@ impl Devices {
 pub(super) enum DevicesError {
     #[error("the store failed")]
     Store(#[from] StoreError),
-    /// Their server did not answer, or ours is not connected.
+    /// Their server did not answer or was not found, or ours is not connected. Servers say "not
+    /// found" also of one that is being started.
     #[error("the contact's server did not answer")]
     NoAnswer,
-    /// There is no such server.
-    #[error("the contact's server cannot be found")]
-    NoServer,
 }
 
 /// What fetching one item has shown.
@@ -86,14 +89,12 @@ impl Core {
         {
             return Ok(devices.clone());
         }
-        match self.fetch_devices(chat).await {
-            Ok(devices) => Ok(devices),
-            Err(DevicesError::NoAnswer) => match known {
-                // Better the devices of yesterday than none: pushes and errors will tell.
-                Some(devices) if !devices.all().is_empty() => Ok(devices),
-                _ => Err(DevicesError::NoAnswer),
-            },
-            Err(error) => Err(error),
+        match (self.fetch_devices(chat).await, known) {
+            // Better the devices of yesterday than none: pushes and errors will tell.
+            (Err(DevicesError::NoAnswer), Some(devices)) if !devices.all().is_empty() => {
+                Ok(devices)
+            }
+            (fetched, _) => fetched,
         }
     }
 
@@ -111,6 +112,7 @@ impl Core {
     }
 
     async fn fetch_devices(&self, chat: &ChatKey) -> Result<Devices, DevicesError> {
+        let pushes = self.seen.pushes(chat);
         // Subscribed first, so that no change falls between the list and the first push.
         for namespace in Namespace::ALL {
             self.subscribe_to(chat, namespace.device_list_node()).await;
@@ -120,6 +122,10 @@ impl Core {
             self.fetch_list(chat, Namespace::V2)
         );
         let lists = [(Namespace::Legacy, legacy?), (Namespace::V2, v2?)];
+        if self.seen.pushes(chat) != pushes {
+            // A push has overtaken an answer, and is newer than both.
+            return Ok(self.load_devices(chat).await?.unwrap_or_default());
+        }
         let mut devices = Devices::default();
         let mut all_visible = true;
         let mut tx = self.db.begin().await?;
@@ -183,14 +189,14 @@ impl Core {
                 .map_or(Fetched::Nothing, |content| Fetched::Item(content.clone()))),
             Ok(None) => Ok(Fetched::Nothing),
             Err(RequestError::Refused(condition)) => match condition.as_str() {
-                "remote-server-not-found" => Err(DevicesError::NoServer),
-                "remote-server-timeout" | "resource-constraint" | "internal-server-error" => {
-                    Err(DevicesError::NoAnswer)
-                }
+                condition if is_of_silence(condition) => Err(DevicesError::NoAnswer),
+                "resource-constraint" | "internal-server-error" => Err(DevicesError::NoAnswer),
                 "forbidden" | "not-authorized" | "subscription-required" => Ok(Fetched::Hidden),
                 _ => Ok(Fetched::Nothing),
             },
-            Err(RequestError::Down | RequestError::TimedOut) => Err(DevicesError::NoAnswer),
+            Err(RequestError::Down | RequestError::Busy | RequestError::TimedOut) => {
+                Err(DevicesError::NoAnswer)
+            }
         }
     }
 
@@ -210,7 +216,20 @@ impl Core {
             .attr("to", contact.as_str())
             .child(payload)
             .build();
-        self.link.request(&stanza, &id, contact.as_str(), PATIENCE).await
+        let (domain, now_ms) = (contact.domain().as_str(), self.clock.now_ms());
+        if self.seen.is_silent(domain, now_ms) {
+            return Err(RequestError::TimedOut);
+        }
+        let answer = self.link.request(&stanza, &id, contact.as_str(), PATIENCE).await;
+        let is_silent = match &answer {
+            Err(RequestError::TimedOut) => true,
+            Err(RequestError::Refused(condition)) => is_of_silence(condition),
+            Ok(_) | Err(RequestError::Down | RequestError::Busy) => false,
+        };
+        if is_silent {
+            self.seen.is_now_silent(domain, now_ms.saturating_add(SILENT_FOR_MS));
+        }
+        answer
     }
 
     /// Subscribes to a contact's node without waiting for the answer: where it is refused, the
@@ -247,15 +266,18 @@ impl Core {
             .await;
         let mut bundles = BTreeMap::new();
         for (device, bundle) in fetched {
-            match bundle? {
-                Some(bundle) => {
+            let missing_for_ms = match bundle {
+                Ok(Some(bundle)) => {
                     bundles.insert(device, bundle);
+                    continue;
                 }
-                None => {
-                    let until_ms = now_ms.saturating_add(MISSING_FOR_MS);
-                    self.seen.bundle_is_missing(chat, device, namespace, until_ms);
-                }
-            }
+                Ok(None) => MISSING_FOR_MS,
+                // One device whose bundle cannot be had does not stop the message to the others.
+                Err(DevicesError::NoAnswer) => UNANSWERED_FOR_MS,
+                Err(error) => return Err(error),
+            };
+            let until_ms = now_ms.saturating_add(missing_for_ms);
+            self.seen.bundle_is_missing(chat, device, namespace, until_ms);
         }
         Ok(bundles)
     }
@@ -316,6 +338,7 @@ impl Core {
         if !self.db.read().await?.xmpp_roster().has_met(chat).await? {
             return Ok(false);
         }
+        self.seen.pushed(chat);
         let known = KnownDevices { devices: list.devices, known_ms: self.now_ms() };
         let mut tx = self.db.begin().await?;
         let changed = tx.xmpp_omemo().save_devices(chat, namespace, &known).await?;
@@ -323,6 +346,11 @@ impl Core {
         self.seen.bundles_may_be_new(chat);
         Ok(changed)
     }
+}
+
+/// Stanza error conditions with which a server says that another one does not answer.
+fn is_of_silence(condition: &str) -> bool {
+    matches!(condition, "remote-server-not-found" | "remote-server-timeout")
 }
 
 /// The content of the newest item of a node.

@@ -319,6 +319,5 @@ pub(super) fn devices_error(error: DevicesError) -> SendError {
     match error {
         DevicesError::Store(error) => temporary(error),
         DevicesError::NoAnswer => SendError::Temporary,
-        DevicesError::NoServer => SendError::Rejected(error.to_string()),
     }
 }

@@ -15,7 +15,7 @@ use super::{stanza, xml};
 
 /// Stanzas that wait for the socket. A full queue makes its writer wait.
 pub(super) const QUEUE: usize = 256;
-/// Requests that wait for an answer.
+/// Requests that wait for an answer. Those to our own server are beside this.
 const MAX_WAITING: usize = 1024;
 
 /// Why a request has no answer.
@@ -23,6 +23,8 @@ const MAX_WAITING: usize = 1024;
 pub(super) enum RequestError {
     #[error("the XMPP server is not connected")]
     Down,
+    #[error("too many requests wait for an answer")]
+    Busy,
     #[error("the request was not answered in time")]
     TimedOut,
     /// The stanza error's condition.
@@ -41,6 +43,8 @@ pub(super) struct Link(Mutex<State>);
 struct State {
     out: Option<mpsc::Sender<Vec<u8>>>,
     was_up: bool,
+    /// Stanzas that came and were dealt with.
+    taken: u64,
     waiting: HashMap<String, Waiting>,
 }
 
@@ -100,21 +104,68 @@ impl Link {
         peer: &str,
         patience: Duration,
     ) -> Result<Option<Element>, RequestError> {
-        let (sender, receiver) = oneshot::channel();
-        {
-            let mut state = self.state();
-            if state.out.is_none() || state.waiting.len() >= MAX_WAITING {
-                return Err(RequestError::Down);
-            }
-            state.waiting.insert(id.to_owned(), Waiting { peer: peer.to_owned(), answer: sender });
+        if self.state().waiting.len() >= MAX_WAITING {
+            return Err(RequestError::Busy);
         }
-        let answer = tokio::time::timeout(patience, async {
+        let answer = async {
+            let receiver = self.expect(id, peer)?;
             self.write(stanza).await?;
             receiver.await.map_err(|_| RequestError::Down)
-        })
-        .await;
+        };
+        let answer = tokio::time::timeout(patience, answer).await;
         self.state().waiting.remove(id);
         answer.map_err(|_| RequestError::TimedOut)??.map_err(RequestError::Refused)
+    }
+
+    /// As [`Self::request`], to our own server, which answers behind all that it has sent us
+    /// before: as long as we are dealing with that, the answer is not late.
+    pub(super) async fn request_in_turn(
+        &self,
+        stanza: &Element,
+        id: &str,
+        peer: &str,
+        patience: Duration,
+    ) -> Result<Option<Element>, RequestError> {
+        let answer = async {
+            let receiver = self.expect(id, peer)?;
+            self.write(stanza).await?;
+            receiver.await.map_err(|_| RequestError::Down)
+        };
+        let answer = tokio::select! {
+            answer = answer => answer,
+            () = self.idle_for(patience) => Err(RequestError::TimedOut),
+        };
+        self.state().waiting.remove(id);
+        answer?.map_err(RequestError::Refused)
+    }
+
+    fn expect(&self, id: &str, peer: &str) -> Result<oneshot::Receiver<Answer>, RequestError> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.state();
+        if state.out.is_none() {
+            return Err(RequestError::Down);
+        }
+        state.waiting.insert(id.to_owned(), Waiting { peer: peer.to_owned(), answer: sender });
+        Ok(receiver)
+    }
+
+    /// A stanza that came was dealt with.
+    pub(super) fn taken(&self) {
+        let mut state = self.state();
+        state.taken = state.taken.wrapping_add(1);
+    }
+
+    /// Returns when nothing was dealt with for so long.
+    async fn idle_for(&self, patience: Duration) {
+        let mut before = self.state().taken;
+        loop {
+            tokio::time::sleep(patience).await;
+            let now = self.state().taken;
+            if now == before {
+                return;
+            }
+            before = now;
+        }
     }
 
     /// Hands an IQ to the request it answers. Returns whether there was one.
@@ -161,6 +212,39 @@ mod tests {
         };
         let (answer, ()) = tokio::join!(asked, answered);
         assert_eq!(answer.unwrap().unwrap().name(), "b");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn our_own_server_is_not_late_while_we_deal_with_what_it_sent_before() {
+        let link = Link::default();
+        let _out = link.up();
+        let ping = iq("<iq xmlns='jabber:component:accept' type='get' id='p' to='us'/>");
+        let asked = link.request_in_turn(&ping, "p", "us", Duration::from_secs(30));
+        let backlog = async {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                link.taken();
+            }
+            let pong = iq("<iq xmlns='jabber:component:accept' type='result' id='p'/>");
+            assert!(link.answer("us", &pong));
+        };
+        let (answer, ()) = tokio::join!(asked, backlog);
+        assert_eq!(answer, Ok(None));
+        let asked = link.request_in_turn(&ping, "p", "us", Duration::from_secs(30));
+        assert_eq!(asked.await, Err(RequestError::TimedOut));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_table_is_busy_and_has_room_for_our_own_server() {
+        let link = Link::default();
+        let _out = link.up();
+        for number in 0..MAX_WAITING {
+            let _ = link.expect(&number.to_string(), "slow@x").unwrap();
+        }
+        let request = iq("<iq xmlns='jabber:component:accept' type='get' id='q' to='bob@x'/>");
+        let asked = link.request(&request, "q", "bob@x", Duration::from_secs(5)).await;
+        assert_eq!(asked, Err(RequestError::Busy));
+        assert!(link.expect("ping", "us").is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,10 +1,12 @@
 //! Presence subscriptions (RFC 6121 section 3): given to whoever asks, and asked for in return,
 //! because some clients show their bundles only to contacts.
 
+use minidom::Element;
+
 use super::{
     core::Core,
     stanza::Head,
-    xml::{El, NICK},
+    xml::{self, El, NICK},
 };
 use crate::{error_chain, network::ChatKey, store::StoreError};
 
@@ -68,21 +70,31 @@ impl Core {
 
     /// Asks for a presence subscription, once.
     pub(super) async fn ask_for_presence(&self, chat: &ChatKey) -> Result<(), StoreError> {
-        if !self.link.is_up() {
+        if self.db.read().await?.xmpp_roster().is_asked(chat).await? {
             return Ok(());
         }
+        let Some(stanza) = self.presence(chat, Some("subscribe")).await else { return Ok(()) };
         let mut tx = self.db.begin().await?;
         let first = tx.xmpp_roster().first_ask(chat).await?;
+        if first {
+            tx.xmpp_outbox().insert(chat, None, &xml::to_bytes(&stanza)).await?;
+        }
         tx.commit().await?;
         if first {
-            self.send_presence(chat, Some("subscribe")).await;
+            self.outbox_bell.notify_one();
         }
         Ok(())
     }
 
     /// Presence is not kept: after a reconnect the contact's server probes.
     async fn send_presence(&self, chat: &ChatKey, kind: Option<&str>) {
-        let Ok((own, contact)) = self.jids(chat) else { return };
+        if let Some(presence) = self.presence(chat, kind).await {
+            let _ = self.link.write(&presence).await;
+        }
+    }
+
+    async fn presence(&self, chat: &ChatKey, kind: Option<&str>) -> Option<Element> {
+        let (own, contact) = self.jids(chat).ok()?;
         let nick = match kind {
             Some("subscribe") => self.name_of(&chat.local).await,
             _ => None,
@@ -93,6 +105,6 @@ impl Core {
             .attr_if("type", kind)
             .children(nick.map(|name| El::new("nick", NICK).text(&name).build()))
             .build();
-        let _ = self.link.write(&presence).await;
+        Some(presence)
     }
 }

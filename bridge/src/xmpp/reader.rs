@@ -5,7 +5,7 @@
 //! is dropped while it is read and reported as [`StreamEvent::Refused`]; the stream goes on.
 
 use minidom::{
-    Element,
+    Element, Node,
     rxml::{
         self, Options, Parse, RawEvent, RawParser, WithOptions, error::EndOrError,
         parser::CommentMode,
@@ -22,13 +22,16 @@ pub(super) struct Limits {
     pub bytes: usize,
     /// Attributes and namespace declarations of one element.
     pub attributes: usize,
+    /// Bytes of one attribute's value. The inbox is read with the parser's own limit, which is a
+    /// little more.
+    pub value: usize,
     /// Bytes of text in one stanza.
     pub text: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { depth: 64, bytes: 512 * 1024, attributes: 64, text: 384 * 1024 }
+        Self { depth: 64, bytes: 512 * 1024, attributes: 64, value: 8000, text: 384 * 1024 }
     }
 }
 
@@ -71,6 +74,7 @@ pub(super) enum Reason {
     TooDeep,
     TooManyBytes,
     TooManyAttributes,
+    LongAttribute,
     TooMuchText,
     /// A prefix that was not declared.
     Namespace,
@@ -234,7 +238,7 @@ impl StreamReader {
         }
         if let Some(stanza) = building.tree.root.take() {
             self.state = State::Between;
-            return Some(StreamEvent::Stanza(stanza));
+            return Some(StreamEvent::Stanza(without_prefixes(&stanza)));
         }
         self.state = State::Inside(building);
         None
@@ -270,6 +274,7 @@ impl Building {
     /// Counts an event in, and says which limit it went over.
     fn count(&mut self, event: &RawEvent, limits: &Limits) -> Option<Reason> {
         self.bytes = self.bytes.saturating_add(event.metrics().len());
+        let mut long_value = false;
         match event {
             RawEvent::ElementHeadOpen(..) => {
                 self.depth = self.depth.saturating_add(1);
@@ -278,6 +283,7 @@ impl Building {
             RawEvent::ElementFoot(_) => self.depth = self.depth.saturating_sub(1),
             RawEvent::Attribute(_, (prefix, name), value) => {
                 self.attributes = self.attributes.saturating_add(1);
+                long_value = value.len() > limits.value;
                 if self.depth == 1 && prefix.is_none() {
                     self.head.note(name.as_str(), value);
                 }
@@ -288,12 +294,34 @@ impl Building {
         [
             (self.depth > limits.depth, Reason::TooDeep),
             (self.attributes > limits.attributes, Reason::TooManyAttributes),
+            (long_value, Reason::LongAttribute),
             (self.text > limits.text, Reason::TooMuchText),
             (self.bytes > limits.bytes, Reason::TooManyBytes),
         ]
         .into_iter()
         .find_map(|(over, reason)| over.then_some(reason))
     }
+}
+
+/// The same element without the prefixes its author chose, and without attributes that have one:
+/// no protocol here knows such an attribute, and minidom panics when it writes an element in which
+/// a prefix is declared twice or stands for the namespace of XML itself.
+fn without_prefixes(element: &Element) -> Element {
+    let mut plain = Element::bare(element.name(), element.ns());
+    for ((namespace, name), value) in element.attrs() {
+        if namespace.is_none() {
+            plain.set_attr(rxml::Namespace::NONE, name.clone(), value.as_str());
+        }
+    }
+    for node in element.nodes() {
+        match node {
+            Node::Element(child) => {
+                plain.append_child(without_prefixes(child));
+            }
+            Node::Text(text) => plain.append_text(text.as_str()),
+        }
+    }
+    plain
 }
 
 /// Longest header attribute that is kept for an answer: the longest address (RFC 7622).

@@ -67,14 +67,16 @@ impl Core {
         let admitted = self.admits(contact, &chat.local).await.unwrap_or(true);
         match (stanza.name(), admitted) {
             ("presence", true) => self.receive_presence(head, chat).await,
-            ("message", true) => self.receive_message(chat, stanza).await,
+            ("message", true) => self.receive_message(head, chat, stanza).await,
             ("message", false) => self.refuse_message(head, Refusal::ResourceConstraint).await,
             _ => {}
         }
     }
 
-    async fn receive_message(&self, chat: &ChatKey, stanza: &Element) {
-        if let Some(event) = stanza.get_child("event", PUBSUB_EVENT) {
+    async fn receive_message(&self, head: &Head<'_>, chat: &ChatKey, stanza: &Element) {
+        // An error may carry back a push of ours.
+        let may_push = matches!(head.kind, None | Some("normal" | "headline"));
+        if let Some(event) = stanza.get_child("event", PUBSUB_EVENT).filter(|_| may_push) {
             return self.receive_push(chat, event).await;
         }
         let incoming = from_stanza::read(stanza);

@@ -15,7 +15,7 @@ use super::{
     encrypted::{KeyEntry, KeyKind},
     payload::{self, Route},
     session::{Responder, Session},
-    wire::ratchet_message::{self, KeyExchange, Unreadable},
+    wire::ratchet_message::{self, KeyExchange, RatchetMessage, Unreadable},
 };
 
 hidden_debug!(Recipient, Sender, SessionChange, Pin);
@@ -293,37 +293,39 @@ impl<'a> Machine<'a> {
         let namespace = sessions.namespace();
         let exchange = ratchet_message::decode_key_exchange(namespace, bytes)?;
         let presented = exchange.identity;
+        let message = ratchet_message::decode_ratchet_message(namespace, &exchange.message)?;
         // Without a pin, the sessions there are say whose device it is.
-        if let Err(error) =
-            self.check_identity(presented, pinned.or_else(|| sessions.any_identity()))
-        {
-            return Err(match error {
-                DeviceError::OwnIdentity => DecryptError::OwnIdentity,
-                _ => DecryptError::IdentityChanged { presented },
-            });
+        match self.check_identity(presented, pinned.or_else(|| sessions.any_identity())) {
+            Ok(()) => {}
+            Err(DeviceError::OwnIdentity) => return Err(DecryptError::OwnIdentity),
+            Err(_) => {
+                // Anybody can name an identity; only who has its key is worth a question.
+                self.start_from(namespace, &exchange, &message)?;
+                return Err(DecryptError::IdentityChanged { presented });
+            }
         }
         sessions.keep_identity(presented);
-        let message = ratchet_message::decode_ratchet_message(namespace, &exchange.message)?;
         if let Some(opened) = sessions.decrypt_repeated(&exchange, &message) {
             let (identity, key) = opened?;
             return Ok(Opened { sessions, identity, key, account: None });
         }
         // The message must be of the very session that its key exchange starts: no older session
         // is tried, or an old message in a new key exchange would use up a prekey.
-        let prekey_id = exchange.prekey_id.ok_or(DecryptError::NoPrekey)?;
-        let session = self.respond(namespace, prekey_id, &exchange)?;
-        let (session, key) = session.decrypt(namespace, &message)?;
+        let (session, key, prekey_id) = self.start_from(namespace, &exchange, &message)?;
         sessions.start(session);
         let account = Some(self.account.without_prekey(namespace, prekey_id));
         Ok(Opened { sessions, identity: presented, key, account })
     }
 
-    fn respond(
+    /// The session that a key exchange starts, the key in its first message, and the prekey that
+    /// it used. An error when the message is not of that very session.
+    fn start_from(
         &self,
         namespace: Namespace,
-        prekey_id: u32,
         exchange: &KeyExchange,
-    ) -> Result<Session, DecryptError> {
+        message: &RatchetMessage,
+    ) -> Result<(Session, Zeroizing<Vec<u8>>, u32), DecryptError> {
+        let prekey_id = exchange.prekey_id.ok_or(DecryptError::NoPrekey)?;
         let prekeys = self.account.prekeys(namespace);
         let unknown = DecryptError::UnknownPrekey;
         let own = Responder {
@@ -332,7 +334,9 @@ impl<'a> Machine<'a> {
             prekey_id,
             prekey: prekeys.find_one_time(prekey_id).ok_or(DecryptError::UnknownPrekey)?,
         };
-        Session::respond(namespace, &own, exchange)
+        let session = Session::respond(namespace, &own, exchange)?;
+        let (session, key) = session.decrypt(namespace, message)?;
+        Ok((session, key, prekey_id))
     }
 }
 

@@ -114,8 +114,10 @@ fn many_small_elements_are_refused() {
 
 #[test]
 fn a_long_attribute_is_refused() {
-    let refused = refused(&format!("<message><a b='{}'/></message>", "x".repeat(600 * 1024)));
-    assert_eq!(refused.reason, Reason::TooManyBytes);
+    for length in [8001, 600 * 1024] {
+        let refused = refused(&format!("<message><a b='{}'/></message>", "x".repeat(length)));
+        assert_eq!(refused.reason, Reason::LongAttribute);
+    }
 }
 
 #[test]

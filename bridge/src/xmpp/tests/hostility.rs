@@ -31,6 +31,50 @@ async fn a_stanza_nested_100_000_deep_is_bounced_and_the_stream_goes_on() {
     assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
 }
 
+/// Prosody starts to count its prefixes anew in every element, and minidom cannot write what then
+/// arrives.
+#[tokio::test]
+async fn prefixes_that_are_declared_twice_do_no_harm() {
+    let mut world = World::new(Contact::new(1)).await;
+    for (id, attributes, inner) in [
+        ("p1", "xmlns:ns1='u:1' ns1:x='1'", "<body xmlns:ns1='u:2' ns1:y='2'>hi</body>"),
+        ("p2", "xml:foo='1'", "<body xml:bar='2'>hi</body>"),
+        ("p3", "", "<body>hi</body><ns1:a xmlns:ns1='u:3'><ns1:b xmlns:ns1='u:4'/></ns1:a>"),
+    ] {
+        let odd = format!(
+            "<message type='chat' id='{id}' from='bob@example.org/x' to='{ALICE}' {attributes}>{inner}</message>"
+        );
+        world.deliver_raw(&odd).await;
+        assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_carries_our_own_push_back_changes_no_list() {
+    let mut world = World::new(Contact::new(1)).await;
+    let real = world.bob_says("b1", "hello", Namespace::V2).await;
+    world.deliver(&real).await;
+    world.next_event().await;
+    let devices = async |world: &World| {
+        let mut tx = world.db.read().await.unwrap();
+        let known = tx.xmpp_omemo().find_devices(&super::world::chat(), Namespace::V2).await;
+        known.unwrap().map(|known| known.devices)
+    };
+    let before = devices(&world).await;
+    world
+        .deliver_raw(&format!(
+            "<message type='error' from='bob@example.org' to='{ALICE}'>\
+             <event xmlns='http://jabber.org/protocol/pubsub#event'>\
+             <items node='urn:xmpp:omemo:2:devices'><item id='current'>\
+             <devices xmlns='urn:xmpp:omemo:2'><device id='77'/></devices></item></items></event>\
+             </message>"
+        ))
+        .await;
+    let pong = world.query("get", El::new("ping", PING).build()).await;
+    assert_eq!(pong.attr("type"), Some("result"), "it was dealt with");
+    assert_eq!(devices(&world).await, before);
+}
+
 #[tokio::test]
 async fn odd_presence_does_not_end_the_stream() {
     let mut world = World::new(Contact::new(1)).await;

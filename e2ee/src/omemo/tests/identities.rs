@@ -42,6 +42,20 @@ fn another_identity_is_held_until_it_is_approved() {
     }
 }
 
+#[test]
+fn an_identity_that_is_only_named_is_no_change() {
+    for namespace in Namespace::ALL {
+        let (alice, mut bob) = acquainted(namespace);
+        let mut impostor = alice_again(&alice);
+        let message = impostor.say(&bob, namespace, "it is me");
+        let eve = Person::new("eve@example.org", 9);
+        let key = eve.account().identity_key();
+        let named = wire::encode_identity(namespace, &key, &eve.account().identity().ed25519());
+        let forged = with_exchange(&message, |exchange| exchange.identity_bytes = named);
+        assert_eq!(bob.receive(&impostor, &forged).unwrap_err(), DecryptError::Authentication);
+    }
+}
+
 /// Another identity under the same address and device id.
 fn alice_again(alice: &Person) -> Person {
     let mut again = Person::new(alice.jid, 77);
