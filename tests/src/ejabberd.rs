@@ -150,6 +150,7 @@ modules:
   mod_http_api: {{}}
   mod_last: {{}}
   mod_mam: {{ default: always }}
+  mod_muc: {{}}
   mod_offline: {{}}
   mod_ping: {{}}
   mod_pres_counter: {{ count: 5, interval: 60 }}

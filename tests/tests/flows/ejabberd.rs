@@ -63,11 +63,17 @@ async fn with_ejabberd_a_conversation_outlives_a_restart_of_the_server() -> Resu
     let mut chat = Chat::open_in(World::start_with_ejabberd("ejabberd-restart").await?).await?;
     chat.alice.send(&chat.room, "Before").await?;
     chat.bob.receives("Before").await?;
+    chat.bob.stop().await?;
     chat.world.xmpp.restart().await?;
     chat.alice.send(&chat.room, "After").await?;
-    chat.bob.receives("After").await?;
-    let stanza = chat.bob.send(&chat.alices_jid(), "Welcome back", Namespace::Omemo2).await?;
+
+    // The same device again, with the keys that it has kept.
+    let bob = chat.world.omemo_user("bob").await?;
+    bob.receives("After").await?;
+    let jid = chat.world.jid_of(chat.alice.user_id());
+    let stanza = bob.send(&jid, "Welcome back", Namespace::Omemo2).await?;
     assert_eq!(chat.alice.receives("Welcome back").await?.shield, Some(Shield::None));
-    chat.bob.receipt_for(&stanza).await?;
-    chat.end().await
+    bob.receipt_for(&stanza).await?;
+    assert_eq!(bob.undecryptable(), 0);
+    chat.world.end().await
 }
