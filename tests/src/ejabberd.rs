@@ -153,7 +153,7 @@ modules:
   mod_muc: {{}}
   mod_offline: {{}}
   mod_ping: {{}}
-  mod_pres_counter: {{ count: 5, interval: 60 }}
+  mod_pres_counter: {{ count: 1000, interval: 60 }}
   mod_privacy: {{}}
   mod_private: {{}}
   mod_pubsub: {{ plugins: [flat, pep] }}
