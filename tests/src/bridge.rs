@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::paths;
 use crate::process::{self, Process};
-use crate::prosody::{COMPONENT, COMPONENT_SECRET};
+use crate::xmpp_server::{COMPONENT, COMPONENT_SECRET};
 
 /// What the bridge is set up with.
 #[derive(Debug, Clone)]

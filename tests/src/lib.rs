@@ -9,6 +9,7 @@
 
 pub mod bridge;
 pub mod certificate;
+pub mod ejabberd;
 pub mod element;
 pub mod faults;
 pub mod journal;
@@ -22,11 +23,12 @@ pub mod prosody;
 pub mod rust_user;
 pub mod synapse;
 pub mod world;
+pub mod xmpp_server;
 
 pub use bridge::Bridge;
 pub use element::{ElementUser, Shield};
 pub use omemo::{Namespace, OmemoUser};
-pub use prosody::Prosody;
 pub use rust_user::RustUser;
 pub use synapse::Synapse;
 pub use world::World;
+pub use xmpp_server::XmppServer;

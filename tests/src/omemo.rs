@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::journal::SOON;
 use crate::peer::{Peer, text};
-use crate::prosody::Prosody;
+use crate::xmpp_server::XmppServer;
 use crate::{paths, process};
 
 /// One of the two forms of OMEMO.
@@ -87,7 +87,7 @@ impl OmemoUser {
     ///
     /// # Errors
     /// When the client does not come up.
-    pub async fn start(server: &Prosody, localpart: &str, dir: &Path) -> Result<Self> {
+    pub async fn start(server: &XmppServer, localpart: &str, dir: &Path) -> Result<Self> {
         Self::start_device(server, localpart, dir, &Device::default()).await
     }
 
@@ -96,12 +96,12 @@ impl OmemoUser {
     /// # Errors
     /// When the client does not come up.
     pub async fn start_device(
-        server: &Prosody,
+        server: &XmppServer,
         localpart: &str,
         dir: &Path,
         device: &Device<'_>,
     ) -> Result<Self> {
-        let (jid, password) = server.register(localpart)?;
+        let (jid, password) = server.register(localpart).await?;
         let dir = dir.join(format!("{localpart}-{}", device.name));
         std::fs::create_dir_all(&dir).context("making the client's folder")?;
         let names: Vec<_> = device.speaks.iter().map(|namespace| namespace.name()).collect();

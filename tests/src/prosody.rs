@@ -1,37 +1,17 @@
-//! A real XMPP server.
+//! A real Prosody.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::certificate;
 use crate::process::{self, Process};
+use crate::xmpp_server::{COMPONENT, COMPONENT_SECRET, DOMAIN, XmppServerConfig};
 
-/// The domain of its accounts.
-pub const DOMAIN: &str = "localhost";
-
-/// The component's domain.
-pub const COMPONENT: &str = "bridge.localhost";
-
-/// What the component proves itself with.
-pub const COMPONENT_SECRET: &str = "only-for-tests";
-
-/// What an XMPP server is started with.
-#[derive(Debug, Clone)]
-pub struct ProsodyConfig {
-    /// Where its data and log go.
-    pub dir: PathBuf,
-    /// The port for clients.
-    pub client_port: u16,
-    /// The port for the bridge.
-    pub component_port: u16,
-}
-
-/// A running XMPP server.
+/// A running Prosody.
 #[derive(Debug)]
 pub struct Prosody {
-    config: ProsodyConfig,
+    config: XmppServerConfig,
     process: Process,
 }
 
@@ -40,7 +20,7 @@ impl Prosody {
     ///
     /// # Errors
     /// When Prosody is not installed or does not come up.
-    pub async fn start(config: ProsodyConfig) -> Result<Self> {
+    pub async fn start(config: XmppServerConfig) -> Result<Self> {
         std::fs::create_dir_all(config.dir.join("data")).context("making the server's folder")?;
         certificate::make(&config.dir).await?;
         let file = config.dir.join("prosody.cfg.lua");
@@ -63,14 +43,9 @@ impl Prosody {
         Ok((format!("{localpart}@{DOMAIN}"), password))
     }
 
-    /// The port for clients.
-    pub fn client_port(&self) -> u16 {
-        self.config.client_port
-    }
-
-    /// The port for the bridge.
-    pub fn component_port(&self) -> u16 {
-        self.config.component_port
+    /// What it was started with.
+    pub fn config(&self) -> &XmppServerConfig {
+        &self.config
     }
 
     /// Stops the server and starts it again.
@@ -83,7 +58,7 @@ impl Prosody {
         Ok(())
     }
 
-    async fn run(config: &ProsodyConfig, file: &std::path::Path) -> Result<Process> {
+    async fn run(config: &XmppServerConfig, file: &std::path::Path) -> Result<Process> {
         let mut command = process::command("prosody");
         command.arg("-F").arg("--config").arg(file);
         let process = Process::start("prosody", command, &config.dir)?;
@@ -95,8 +70,8 @@ impl Prosody {
     }
 }
 
-fn settings(config: &ProsodyConfig) -> String {
-    let ProsodyConfig { dir, client_port, component_port } = config;
+fn settings(config: &XmppServerConfig) -> String {
+    let XmppServerConfig { dir, client_port, component_port } = config;
     let dir = dir.display();
     format!(
         r#"run_as_root = true

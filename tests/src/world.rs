@@ -11,8 +11,8 @@ use crate::names;
 use crate::omemo::{Device, OmemoUser};
 use crate::paths;
 use crate::ports::free_port;
-use crate::prosody::{COMPONENT, Prosody, ProsodyConfig};
 use crate::synapse::{Synapse, SynapseConfig};
+use crate::xmpp_server::{COMPONENT, XmppServer, XmppServerConfig, XmppSoftware};
 
 /// Everything that two people need to talk to each other.
 #[derive(Debug)]
@@ -22,17 +22,26 @@ pub struct World {
     /// The homeserver.
     pub homeserver: Synapse,
     /// The XMPP server.
-    pub xmpp: Prosody,
+    pub xmpp: XmppServer,
     files: Files,
 }
 
 /// Where the homeserver listens, and under which name.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy)]
 enum Homeserver {
     /// Alone, called `localhost`.
+    #[default]
     Alone,
     /// Known to other homeservers by its federation port.
     Federating,
+}
+
+/// What a world is made of.
+#[derive(Debug, Default)]
+struct Plan {
+    homeserver: Homeserver,
+    xmpp: XmppSoftware,
+    links: Links,
 }
 
 /// The ports at which links stand in for a server or the bridge.
@@ -55,7 +64,16 @@ impl World {
     /// # Errors
     /// When one of them does not come up.
     pub async fn start(name: &str) -> Result<Self> {
-        Self::build(name, Homeserver::Alone, Links::default()).await
+        Self::build(name, Plan::default()).await
+    }
+
+    /// As [`World::start`], with ejabberd in place of Prosody.
+    ///
+    /// # Errors
+    /// When one of them does not come up.
+    pub async fn start_with_ejabberd(name: &str) -> Result<Self> {
+        let plan = Plan { xmpp: XmppSoftware::Ejabberd, ..Plan::default() };
+        Self::build(name, plan).await
     }
 
     /// As [`World::start`], with a homeserver that other homeservers can reach.
@@ -63,7 +81,8 @@ impl World {
     /// # Errors
     /// When one of them does not come up.
     pub async fn start_federating(name: &str) -> Result<Self> {
-        Self::build(name, Homeserver::Federating, Links::default()).await
+        let plan = Plan { homeserver: Homeserver::Federating, ..Plan::default() };
+        Self::build(name, plan).await
     }
 
     /// As [`World::start`], with a link between homeserver and bridge that can fail.
@@ -73,7 +92,7 @@ impl World {
     pub async fn start_with_link(name: &str) -> Result<(Self, Link)> {
         let port = free_port()?;
         let links = Links { homeserver: Some(port), xmpp: None };
-        let world = Self::build(name, Homeserver::Alone, links).await?;
+        let world = Self::build(name, Plan { links, ..Plan::default() }).await?;
         let link = Link::start(port, world.bridge.address()).await?;
         Ok((world, link))
     }
@@ -85,15 +104,16 @@ impl World {
     pub async fn start_with_xmpp_link(name: &str) -> Result<(Self, XmppLink)> {
         let port = free_port()?;
         let links = Links { homeserver: None, xmpp: Some(port) };
-        let world = Self::build(name, Homeserver::Alone, links).await?;
+        let world = Self::build(name, Plan { links, ..Plan::default() }).await?;
         let link = XmppLink::start(port, world.xmpp.component_port()).await?;
         Ok((world, link))
     }
 
-    async fn build(name: &str, kind: Homeserver, links: Links) -> Result<Self> {
+    async fn build(name: &str, plan: Plan) -> Result<Self> {
+        let Plan { homeserver: kind, xmpp: software, links } = plan;
         let files = Files { dir: paths::scratch(name)?, done: false };
         let synapse = homeserver_config(files.dir.join("homeserver"), kind)?;
-        let prosody = ProsodyConfig {
+        let xmpp = XmppServerConfig {
             dir: files.dir.join("xmpp"),
             client_port: free_port()?,
             component_port: free_port()?,
@@ -103,7 +123,7 @@ impl World {
             homeserver_url: format!("http://127.0.0.1:{}", synapse.client_port),
             server_name: synapse.server_name.clone(),
             appservice_port: free_port()?,
-            component_port: links.xmpp.unwrap_or(prosody.component_port),
+            component_port: links.xmpp.unwrap_or(xmpp.component_port),
             database_url: None,
         });
         let mut bridge = bridge.await?;
@@ -116,7 +136,7 @@ impl World {
         let registrations = vec![bridge.registration()];
         let (homeserver, xmpp) = tokio::try_join!(
             Synapse::start(SynapseConfig { registrations, ..synapse }),
-            Prosody::start(prosody)
+            XmppServer::start(software, xmpp)
         )?;
         bridge.run().await?;
         Ok(Self { bridge, homeserver, xmpp, files })

@@ -46,7 +46,7 @@ pub const FOR_DEMO: [Need; 5] = [
 ];
 
 /// What the tests need.
-pub const EVERYTHING: [Need; 7] = {
+pub const EVERYTHING: [Need; 8] = {
     let [a, b, c, d, e] = FOR_DEMO;
     let npm = Need {
         name: "npm",
@@ -58,7 +58,12 @@ pub const EVERYTHING: [Need; 7] = {
         packages: &["postgresql"],
         present: || postgres::programs().is_some(),
     };
-    [a, b, c, d, e, npm, postgresql]
+    let ejabberd = Need {
+        name: "ejabberd",
+        packages: &["ejabberd"],
+        present: || find_program("ejabberdctl").is_some(),
+    };
+    [a, b, c, d, e, npm, postgresql, ejabberd]
 };
 
 /// Installs what is missing of these, and the packages of Python and JavaScript that go with them.

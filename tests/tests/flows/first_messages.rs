@@ -47,12 +47,12 @@ async fn both_sides_are_told_once_that_a_bridge_reads_along() -> Result<()> {
     bob.receives("one").await?;
     chat.bot_tells_alice("bridge").await?;
     let notice = bob.message_where(tests::journal::SOON, |message| {
-        message.sender == tests::prosody::COMPONENT && message.body.contains("bridge")
+        message.sender == tests::xmpp_server::COMPONENT && message.body.contains("bridge")
     });
     assert!(notice.await?.namespace.is_some(), "the notice was not encrypted");
     alice.send(room, "two").await?;
     bob.receives("two").await?;
-    let from_bridge = |sender: &str| sender == tests::prosody::COMPONENT;
+    let from_bridge = |sender: &str| sender == tests::xmpp_server::COMPONENT;
     let notices = bob.messages().iter().filter(|message| from_bridge(&message.sender)).count();
     assert_eq!(notices, 1);
     chat.end().await

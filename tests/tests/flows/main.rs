@@ -1,6 +1,7 @@
 //! Stories of people on Element and on OMEMO clients, with real servers and the bridge between them.
 
 mod devices;
+mod ejabberd;
 mod faults;
 mod federation;
 mod first_messages;

@@ -4,9 +4,9 @@
 use anyhow::Result;
 use tests::journal::SOON;
 use tests::ports::free_port;
-use tests::prosody::ProsodyConfig;
 use tests::synapse::SynapseConfig;
-use tests::{ElementUser, Namespace, OmemoUser, Prosody, RustUser, Shield, Synapse, paths};
+use tests::xmpp_server::{XmppServerConfig, XmppSoftware};
+use tests::{ElementUser, Namespace, OmemoUser, RustUser, Shield, Synapse, XmppServer, paths};
 
 async fn homeserver(dir: &std::path::Path) -> Result<Synapse> {
     let config = SynapseConfig {
@@ -19,13 +19,13 @@ async fn homeserver(dir: &std::path::Path) -> Result<Synapse> {
     Synapse::start(config).await
 }
 
-async fn xmpp_server(dir: &std::path::Path) -> Result<Prosody> {
-    let config = ProsodyConfig {
+async fn xmpp_server(dir: &std::path::Path) -> Result<XmppServer> {
+    let config = XmppServerConfig {
         dir: dir.join("xmpp"),
         client_port: free_port()?,
         component_port: free_port()?,
     };
-    Prosody::start(config).await
+    XmppServer::start(XmppSoftware::Prosody, config).await
 }
 
 #[tokio::test]
