@@ -21,7 +21,7 @@ use crate::{
     network::{
         ChatKey, Hold, IdentityTrust, LegSecurity, RemoteEvent, RemoteEventKind, RemoteMessageId,
     },
-    store::{PendingStanza, Transaction},
+    store::{PendingStanza, StoreError, Transaction},
 };
 
 /// A broken session with a device is replaced at most this often.
@@ -182,6 +182,7 @@ impl Core {
             bundles = true;
         }
         save_changes(tx, chat, &decrypted.changes).await?;
+        self.notice_new_device(tx, chat, &ciphertext.element).await?;
         let text = decrypted.plaintext.as_ref().and_then(from_stanza::decrypted_text);
         let mut afterwards = match text {
             Some(text) => {
@@ -200,6 +201,20 @@ impl Core {
         }
         tx.xmpp_inbox().mark_done(pending.id).await?;
         Ok(afterwards)
+    }
+
+    /// A device that is not on the list as we know it: no push told us of it, so the list is fetched again.
+    async fn notice_new_device(
+        &self,
+        tx: &mut Transaction,
+        chat: &ChatKey,
+        element: &EncryptedElement,
+    ) -> Result<(), StoreError> {
+        let known = tx.xmpp_omemo().find_devices(chat, element.namespace()).await?;
+        if known.is_some_and(|known| !known.devices.contains(&element.sender())) {
+            self.seen.forget(chat);
+        }
+        Ok(())
     }
 
     /// Ends a stanza that cannot be decrypted. No session, prekey or pin changes here.

@@ -5,6 +5,7 @@ use minidom::Element;
 
 use super::{
     core::Core,
+    pep::caps,
     stanza::Head,
     xml::{self, El, NICK},
 };
@@ -103,6 +104,7 @@ impl Core {
             .attr("from", own.as_str())
             .attr("to", contact.as_str())
             .attr_if("type", kind)
+            .children(kind.is_none().then(|| caps(&chat.local)).flatten())
             .children(nick.map(|name| El::new("nick", NICK).text(&name).build()))
             .build();
         Some(presence)

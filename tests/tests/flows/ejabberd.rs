@@ -77,3 +77,17 @@ async fn with_ejabberd_a_conversation_outlives_a_restart_of_the_server() -> Resu
     assert_eq!(bob.undecryptable(), 0);
     chat.world.end().await
 }
+
+#[tokio::test]
+async fn with_ejabberd_a_contacts_new_device_reads_before_it_has_written() -> Result<()> {
+    let chat = Chat::open_in(World::start_with_ejabberd("ejabberd-new-device").await?).await?;
+    let Chat { world, alice, bob, room } = &chat;
+    alice.send(room, "To the phone").await?;
+    bob.receives("To the phone").await?;
+    let device = Device { name: "laptop", ..Device::default() };
+    let laptop = world.omemo_device("bob", &device).await?;
+    alice.send(room, "To both").await?;
+    bob.receives("To both").await?;
+    laptop.receives("To both").await?;
+    chat.end().await
+}

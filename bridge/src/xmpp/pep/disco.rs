@@ -13,7 +13,7 @@ pub(super) const INFO: &str = "http://jabber.org/protocol/disco#info";
 pub(super) const ITEMS: &str = "http://jabber.org/protocol/disco#items";
 pub(super) const VERSION: &str = "jabber:iq:version";
 
-const FEATURES: [&str; 17] = [
+const FEATURES: [&str; 19] = [
     INFO,
     ITEMS,
     PUBSUB,
@@ -31,6 +31,8 @@ const FEATURES: [&str; 17] = [
     STANZA_ID,
     VERSION,
     vcard::TEMP,
+    "eu.siacs.conversations.axolotl.devicelist+notify",
+    "urn:xmpp:omemo:2:devices+notify",
 ];
 
 /// Who we are. The node of capabilities (XEP-0115) is answered like none.

@@ -4,6 +4,7 @@
 //! XEP-0054 and XEP-0292 (vCard). Nothing is stored as an item: items are made from the account
 //! on demand.
 
+mod caps;
 mod disco;
 mod nodes;
 mod push;
@@ -11,7 +12,7 @@ pub(super) mod vcard;
 
 use minidom::Element;
 
-pub(super) use self::nodes::Node;
+pub(super) use self::{caps::caps, nodes::Node};
 use super::{
     core::{AccountError, Core},
     stanza::{self, Head, Refusal},
