@@ -75,8 +75,8 @@ impl Core {
 
     async fn receive_message(&self, head: &Head<'_>, chat: &ChatKey, stanza: &Element) {
         // An error may carry back a push of ours.
-        let may_push = matches!(head.kind, None | Some("normal" | "headline"));
-        if let Some(event) = stanza.get_child("event", PUBSUB_EVENT).filter(|_| may_push) {
+        let is_error = head.kind == Some("error");
+        if let Some(event) = stanza.get_child("event", PUBSUB_EVENT).filter(|_| !is_error) {
             return self.receive_push(chat, event).await;
         }
         let incoming = from_stanza::read(stanza);
