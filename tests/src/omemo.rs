@@ -207,6 +207,15 @@ impl OmemoUser {
         self.peer.wait_for("subscribed", SOON, granted).await
     }
 
+    /// Waits until somebody asks for this person's presence. The client grants it.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub async fn is_asked_for_presence_by(&self, jid: &str) -> Result<()> {
+        let asked = |event: &Value| (event.get("sender")? == jid).then_some(());
+        self.peer.wait_for("asked", SOON, asked).await
+    }
+
     /// Takes this person's device lists off the server.
     ///
     /// # Errors

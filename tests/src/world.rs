@@ -35,11 +35,25 @@ enum Homeserver {
     Federating,
 }
 
+/// What differs from the plain world.
+#[derive(Debug)]
+struct Plan {
+    homeserver: Homeserver,
+    links: Links,
+    database_url: Option<String>,
+}
+
 /// The ports at which links stand in for a server or the bridge.
 #[derive(Debug, Default)]
 struct Links {
     homeserver: Option<u16>,
     xmpp: Option<u16>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { homeserver: Homeserver::Alone, links: Links::default(), database_url: None }
+    }
 }
 
 /// The folder of one test. It is left behind, and named, unless the story came to its end.
@@ -55,7 +69,16 @@ impl World {
     /// # Errors
     /// When one of them does not come up.
     pub async fn start(name: &str) -> Result<Self> {
-        Self::build(name, Homeserver::Alone, Links::default()).await
+        Self::build(name, Plan::default()).await
+    }
+
+    /// As [`World::start`], with the bridge on this database.
+    ///
+    /// # Errors
+    /// When one of them does not come up.
+    pub async fn start_on(name: &str, database_url: String) -> Result<Self> {
+        let database_url = Some(database_url);
+        Self::build(name, Plan { database_url, ..Plan::default() }).await
     }
 
     /// As [`World::start`], with a homeserver that other homeservers can reach.
@@ -63,7 +86,8 @@ impl World {
     /// # Errors
     /// When one of them does not come up.
     pub async fn start_federating(name: &str) -> Result<Self> {
-        Self::build(name, Homeserver::Federating, Links::default()).await
+        let homeserver = Homeserver::Federating;
+        Self::build(name, Plan { homeserver, ..Plan::default() }).await
     }
 
     /// As [`World::start`], with a link between homeserver and bridge that can fail.
@@ -73,7 +97,7 @@ impl World {
     pub async fn start_with_link(name: &str) -> Result<(Self, Link)> {
         let port = free_port()?;
         let links = Links { homeserver: Some(port), xmpp: None };
-        let world = Self::build(name, Homeserver::Alone, links).await?;
+        let world = Self::build(name, Plan { links, ..Plan::default() }).await?;
         let link = Link::start(port, world.bridge.address()).await?;
         Ok((world, link))
     }
@@ -85,12 +109,13 @@ impl World {
     pub async fn start_with_xmpp_link(name: &str) -> Result<(Self, XmppLink)> {
         let port = free_port()?;
         let links = Links { homeserver: None, xmpp: Some(port) };
-        let world = Self::build(name, Homeserver::Alone, links).await?;
+        let world = Self::build(name, Plan { links, ..Plan::default() }).await?;
         let link = XmppLink::start(port, world.xmpp.component_port()).await?;
         Ok((world, link))
     }
 
-    async fn build(name: &str, kind: Homeserver, links: Links) -> Result<Self> {
+    async fn build(name: &str, plan: Plan) -> Result<Self> {
+        let Plan { homeserver: kind, links, database_url } = plan;
         let files = Files { dir: paths::scratch(name)?, done: false };
         let synapse = homeserver_config(files.dir.join("homeserver"), kind)?;
         let prosody = ProsodyConfig {
@@ -104,14 +129,14 @@ impl World {
             server_name: synapse.server_name.clone(),
             appservice_port: free_port()?,
             component_port: links.xmpp.unwrap_or(prosody.component_port),
-            database_url: None,
+            database_url,
         });
         let mut bridge = bridge.await?;
         if let Some(port) = links.homeserver {
             redirect(&bridge.registration(), port)?;
         }
         if let Homeserver::Federating = kind {
-            bridge.permit_everybody()?;
+            bridge.permit("*", "user")?;
         }
         let registrations = vec![bridge.registration()];
         let (homeserver, xmpp) = tokio::try_join!(
