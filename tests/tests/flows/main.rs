@@ -8,6 +8,7 @@ mod hostile;
 mod long_conversation;
 mod management_room;
 mod policy;
+mod rooms;
 mod status;
 mod support;
 mod trust;
