@@ -7,6 +7,7 @@ mod first_messages;
 mod hostile;
 mod long_conversation;
 mod management_room;
+mod outages;
 mod policy;
 mod rooms;
 mod status;
