@@ -8,6 +8,7 @@ mod hostile;
 mod long_conversation;
 mod management_room;
 mod outages;
+mod permissions;
 mod policy;
 mod rooms;
 mod status;
