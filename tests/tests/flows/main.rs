@@ -10,6 +10,7 @@ mod management_room;
 mod outages;
 mod permissions;
 mod policy;
+mod presence;
 mod rooms;
 mod status;
 mod support;
