@@ -15,6 +15,7 @@ mod rooms;
 mod status;
 mod support;
 mod trust;
+mod withheld;
 
 use anyhow::Result;
 use tests::{ElementUser, OmemoUser, World};
