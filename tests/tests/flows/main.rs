@@ -10,6 +10,7 @@ mod management_room;
 mod outages;
 mod permissions;
 mod policy;
+mod postgres;
 mod presence;
 mod rooms;
 mod status;
