@@ -259,6 +259,12 @@ impl OmemoUser {
         self.peer.events("message").iter().filter_map(received).collect()
     }
 
+    /// The texts of somebody's messages so far, in order.
+    pub fn texts_from(&self, jid: &str) -> Vec<String> {
+        let theirs = self.messages().into_iter().filter(|message| message.sender == jid);
+        theirs.map(|message| message.body).collect()
+    }
+
     /// How many stanzas could not be decrypted.
     pub fn undecryptable(&self) -> usize {
         self.peer.events("undecryptable").len()

@@ -1,7 +1,7 @@
-//! An XMPP server that goes away.
+//! Servers that go away.
 
 use anyhow::Result;
-use tests::{Namespace, OmemoUser};
+use tests::{Namespace, World};
 
 use crate::Chat;
 
@@ -44,13 +44,62 @@ async fn what_is_written_while_the_xmpp_server_is_away_arrives_in_order() -> Res
     for body in &written {
         bob.receives(body).await?;
     }
-    assert_eq!((numbers(&bob), bob.undecryptable()), (written, 0));
-    bob.send(&world.jid_of(alice.user_id()), "All here", Namespace::Legacy).await?;
+    let alices_jid = world.jid_of(alice.user_id());
+    assert_eq!((bob.texts_from(&alices_jid), bob.undecryptable()), (written, 0));
+    bob.send(&alices_jid, "All here", Namespace::Legacy).await?;
     alice.receives("All here").await?;
     world.end().await
 }
 
-fn numbers(bob: &OmemoUser) -> Vec<String> {
-    let bodies = bob.messages().into_iter().map(|message| message.body);
-    bodies.filter(|body| body.starts_with("Number ")).collect()
+#[tokio::test]
+async fn a_first_message_written_while_the_xmpp_server_is_away_arrives() -> Result<()> {
+    let mut world = World::start("first-while-away").await?;
+    let alice = world.element_user("alice").await?;
+    let bob = world.omemo_user("bob").await?;
+    let ghost = world.ghost_of(bob.jid());
+    bob.stop().await?;
+    world.xmpp.stop().await?;
+    let room = alice.create_chat_with(&ghost).await?;
+    alice.sees_join(&room, &ghost).await?;
+    for body in ["First", "Second"] {
+        alice.send(&room, body).await?;
+    }
+    alice.send(&room, "!xmpp version").await?;
+    alice.hears(&world.bridge.bot(), "0.1.0").await?;
+
+    world.xmpp.start_again().await?;
+    let bob = world.omemo_user("bob").await?;
+    bob.receives("First").await?;
+    bob.receives("Second").await?;
+    assert_eq!(bob.texts_from(&world.jid_of(alice.user_id())), ["First", "Second"]);
+    let complaints = alice.messages().into_iter().filter_map(|message| message.body);
+    assert_eq!(complaints.filter(|body| body.contains("no encryption")).count(), 0);
+    world.end().await
+}
+
+#[tokio::test]
+async fn what_is_written_while_the_homeserver_is_away_arrives_in_order() -> Result<()> {
+    let mut chat = Chat::open("homeserver-away").await?;
+    let to = chat.alices_jid();
+    chat.bob.send(&to, "Before", Namespace::Legacy).await?;
+    chat.alice.receives("Before").await?;
+
+    chat.world.homeserver.stop().await?;
+    let written: Vec<_> = (0..20).map(|number| format!("Number {number}")).collect();
+    for body in &written {
+        let stanza = chat.bob.send(&to, body, Namespace::Omemo2).await?;
+        // The bridge has it.
+        chat.bob.receipt_for(&stanza).await?;
+    }
+    chat.world.homeserver.start_again().await?;
+    let Chat { alice, bob, room, .. } = &chat;
+    for body in &written {
+        alice.receives(body).await?;
+    }
+    let shown = alice.messages().into_iter().filter_map(|message| message.body);
+    let shown: Vec<_> = shown.filter(|body| body.starts_with("Number ")).collect();
+    assert_eq!(shown, written);
+    alice.send(room, "All here").await?;
+    bob.receives("All here").await?;
+    chat.end().await
 }

@@ -5,6 +5,8 @@ use tests::journal::SOON;
 use tests::prosody::COMPONENT;
 use tests::{Namespace, World};
 
+use crate::Chat;
+
 #[tokio::test]
 async fn a_person_who_is_not_permitted_is_refused_and_their_contact_told() -> Result<()> {
     let mut world = World::start("not-permitted").await?;
@@ -37,4 +39,29 @@ async fn a_person_who_is_not_permitted_is_refused_and_their_contact_told() -> Re
     assert_eq!(tellings.filter(|m| m.body.contains("does not use")).count(), 1);
     assert_eq!(mallory.messages().len(), 0);
     world.end().await
+}
+
+#[tokio::test]
+async fn a_person_who_is_blocked_later_is_cut_off_both_ways() -> Result<()> {
+    let mut chat = Chat::open("blocked-later").await?;
+    chat.alice.send(&chat.room, "Before").await?;
+    chat.bob.receives("Before").await?;
+    chat.world.bridge.stop().await?;
+    chat.world.bridge.permit(chat.alice.user_id(), "block")?;
+    chat.world.bridge.run().await?;
+
+    let Chat { world, alice, bob, room } = &chat;
+    alice.send(room, "Am I still heard?").await?;
+    bob.send(&chat.alices_jid(), "Am I?", Namespace::Legacy).await?;
+    let words = "does not use this bridge";
+    bob.message_where(SOON, |message| message.body.contains(words)).await?;
+    let carol = world.element_user("carol").await?;
+    let ghost = world.ghost_of(bob.jid());
+    let carols_room = carol.create_chat_with(&ghost).await?;
+    carol.sees_join(&carols_room, &ghost).await?;
+    carol.send(&carols_room, "I am").await?;
+    bob.receives("I am").await?;
+    assert!(bob.messages().iter().all(|message| message.body != "Am I still heard?"));
+    assert!(alice.messages().iter().all(|message| message.body.as_deref() != Some("Am I?")));
+    chat.end().await
 }

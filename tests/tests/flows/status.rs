@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde_json::Value;
 use tests::World;
+use tests::omemo::Device;
 
 use crate::Chat;
 
@@ -40,6 +41,28 @@ async fn a_message_to_nobody_is_held_and_then_reported_as_failed() -> Result<()>
     let told = alice.hears(&bot, reason).await?;
     assert!(told.encrypted, "the bot spoke of a chat in the clear");
     world.end().await
+}
+
+#[tokio::test]
+async fn a_held_message_is_reported_as_sent_when_it_is_approved() -> Result<()> {
+    let chat = Chat::open("status-held").await?;
+    let Chat { world, alice, bob, room } = &chat;
+    let bot = world.bridge.bot();
+    alice.send(room, "Before").await?;
+    bob.receives("Before").await?;
+
+    let device = Device { name: "reinstalled", device_id: bob.device_id(), ..Device::default() };
+    let stranger = world.omemo_device("bob", &device).await?;
+    let event = alice.send(room, "Is it you?").await?;
+    let behind = alice.send(room, "Tell me").await?;
+    alice.status_from(&bot, &event, "PENDING").await?;
+    chat.bot_tells_alice("identity of your contact has changed").await?;
+    alice.send(room, "!xmpp approve").await?;
+    for event in [event, behind] {
+        alice.delivery_from(&bot, &event, &world.ghost_of(bob.jid())).await?;
+    }
+    stranger.receives("Tell me").await?;
+    chat.end().await
 }
 
 fn text<'a>(report: &'a Value, field: &str) -> &'a str {
