@@ -2,7 +2,7 @@
 
 A command is one line {"id": 1, "do": "send", ...}; its answer is {"event": "done", "id": 1, "value": {...}} or
 {"event": "failed", "id": 1, "error": "..."}. Everything the client sees arrives as a line of its own: `ready`, `message`,
-`undecryptable`, `empty`, `receipt`, `bounced`, `asked`, `subscribed`. The client ends when its input ends.
+`undecryptable`, `empty`, `receipt`, `bounced`, `asked`, `subscribed`, `announced`. The client ends when its input ends.
 
 slixmpp-omemo speaks legacy OMEMO only; for `urn:xmpp:omemo:2` this file adds the XEP-0420 envelope around the same library.
 """
@@ -88,6 +88,7 @@ class Omemo(XEP_0384):
     async def _on_device_list_update(self, msg):
         try:
             await super()._on_device_list_update(msg)
+            say("announced", sender=msg["from"].bare, node=msg["pubsub_event"]["items"]["node"])
         except omemo.UnknownNamespace:
             pass  # a namespace this client was told not to speak
 

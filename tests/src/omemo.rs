@@ -216,6 +216,18 @@ impl OmemoUser {
         self.peer.wait_for("asked", SOON, asked).await
     }
 
+    /// Waits until the client is told of a contact's devices without having asked.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn is_told_of_devices_of(&self, jid: &str, namespace: Namespace) -> Result<()> {
+        let told = |event: &Value| {
+            let of_it = event.get("node")?.as_str()?.starts_with(namespace.uri());
+            (of_it && event.get("sender")? == jid).then_some(())
+        };
+        self.peer.wait_for("announced", SOON, told).await
+    }
+
     /// Takes this person's device lists off the server.
     ///
     /// # Errors

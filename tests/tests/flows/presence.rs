@@ -14,6 +14,9 @@ async fn whoever_asks_for_presence_gets_it_and_is_asked_back() -> Result<()> {
     bob.is_asked_for_presence_by(&jid).await?;
 
     // Clients ask no more for the devices of somebody in their roster, but wait to be told of them.
+    for namespace in Namespace::BOTH {
+        bob.is_told_of_devices_of(&jid, namespace).await?;
+    }
     bob.send(&jid, "Now we are friends", Namespace::Legacy).await?;
     let invitation = alice.invitation_from(&world.ghost_of(bob.jid())).await?;
     alice.join(&invitation.room).await?;
