@@ -2,7 +2,7 @@
 
 A command is one line {"id": 1, "do": "send", ...}; its answer is {"event": "done", "id": 1, "value": {...}} or
 {"event": "failed", "id": 1, "error": "..."}. Everything the client sees arrives as a line of its own: `ready`, `message`,
-`undecryptable`, `empty`, `receipt`, `bounced`. The client ends when its input ends.
+`undecryptable`, `empty`, `receipt`, `bounced`, `asked`, `subscribed`, `announced`. The client ends when its input ends.
 
 slixmpp-omemo speaks legacy OMEMO only; for `urn:xmpp:omemo:2` this file adds the XEP-0420 envelope around the same library.
 """
@@ -88,6 +88,7 @@ class Omemo(XEP_0384):
     async def _on_device_list_update(self, msg):
         try:
             await super()._on_device_list_update(msg)
+            say("announced", sender=msg["from"].bare, node=msg["pubsub_event"]["items"]["node"])
         except omemo.UnknownNamespace:
             pass  # a namespace this client was told not to speak
 
@@ -167,6 +168,7 @@ class Peer(ClientXMPP):
         self.add_event_handler("message_error", self.on_bounce)
         self.add_event_handler("receipt_received", lambda m: say("receipt", of=m["receipt"], sender=m["from"].bare))
         self.add_event_handler("failed_auth", lambda _: say("refused"))
+        self.add_event_handler("presence_subscribe", lambda p: say("asked", sender=p["from"].bare))
         self.add_event_handler("presence_subscribed", lambda p: say("subscribed", sender=p["from"].bare))
 
     async def on_start(self, _):

@@ -113,16 +113,17 @@ impl Bridge {
         &self.config.dir
     }
 
-    /// Lets everybody on Matrix use the bridge, those on other homeservers too.
+    /// Says in the configuration what somebody may do: a user, a homeserver or `*` for everybody. It counts from the
+    /// next start.
     ///
     /// # Errors
     /// When the configuration cannot be changed.
-    pub fn permit_everybody(&self) -> Result<()> {
+    pub fn permit(&self, whom: &str, permission: &str) -> Result<()> {
         let file = self.config.dir.join("config.toml");
         let text = std::fs::read_to_string(&file).context("reading the configuration")?;
         let section = "[permissions]\n";
         ensure!(text.contains(section), "the configuration has no permissions");
-        let text = text.replace(section, &format!("{section}\"*\" = \"user\"\n"));
+        let text = text.replace(section, &format!("{section}\"{whom}\" = \"{permission}\"\n"));
         std::fs::write(&file, text).context("changing the configuration")
     }
 

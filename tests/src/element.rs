@@ -136,6 +136,32 @@ impl ElementUser {
         self.peer.ask("only_signed_devices", json!({ "on": true })).await.map(drop)
     }
 
+    /// From now on, sends no keys to devices that this person has not verified (“never send encrypted messages to
+    /// unverified sessions”).
+    ///
+    /// # Errors
+    /// When the client has gone.
+    pub async fn exclude_unverified_devices(&self) -> Result<()> {
+        self.peer.ask("only_verified_devices", json!({ "on": true })).await.map(drop)
+    }
+
+    /// Sends keys to unverified devices again.
+    ///
+    /// # Errors
+    /// When the client has gone.
+    pub async fn include_unverified_devices(&self) -> Result<()> {
+        self.peer.ask("only_verified_devices", json!({ "on": false })).await.map(drop)
+    }
+
+    /// Takes a device of somebody for verified, here and for this person only.
+    ///
+    /// # Errors
+    /// When there is no such device.
+    pub async fn verify_device(&self, user: &str, device: &str) -> Result<()> {
+        let command = json!({ "user": user, "device": device });
+        self.peer.ask("verify_device", command).await.map(drop)
+    }
+
     /// Makes an encrypted direct chat.
     ///
     /// # Errors
@@ -168,6 +194,15 @@ impl ElementUser {
         text(&self.peer.ask("send", json!({ "room": room, "body": body })).await?, "event_id")
     }
 
+    /// Sends a text past all encryption; gives the event's id.
+    ///
+    /// # Errors
+    /// When the homeserver refuses.
+    pub async fn send_in_the_clear(&self, room: &str, body: &str) -> Result<String> {
+        let command = json!({ "room": room, "body": body });
+        text(&self.peer.ask("send_in_clear", command).await?, "event_id")
+    }
+
     /// Waits for an invitation from somebody.
     ///
     /// # Errors
@@ -184,12 +219,17 @@ impl ElementUser {
     /// # Errors
     /// When they do not.
     pub async fn sees_join(&self, room: &str, user: &str) -> Result<()> {
-        let joined = |event: &Value| {
-            let here = event.get("room")? == room && event.get("user")? == user;
-            (here && event.get("membership")? == "join").then_some(())
-        };
-        let waited = self.peer.wait_for("membership", SOON, joined).await;
+        let waited = self.sees_membership(room, user, "join").await;
         waited.with_context(|| format!("{user} did not join"))
+    }
+
+    /// Waits until somebody has left a room or refused its invitation.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub async fn sees_leave(&self, room: &str, user: &str) -> Result<()> {
+        let waited = self.sees_membership(room, user, "leave").await;
+        waited.with_context(|| format!("{user} did not leave"))
     }
 
     /// Waits until the client shows a message with this text.
@@ -248,17 +288,27 @@ impl ElementUser {
         latest.into_iter().map(|(_, message)| message).collect()
     }
 
-    /// Waits until the bridge reports that a message did not go through (`com.beeper.message_send_status`); gives the report.
+    /// Waits until somebody reports this status of a message (`com.beeper.message_send_status`); gives the report.
     ///
     /// # Errors
     /// When no such report comes.
-    pub async fn status_of(&self, event_id: &str) -> Result<Value> {
-        let of = |event: &Value| {
-            let content = event.get("content")?;
-            let related = content.get("m.relates_to")?.get("event_id")?;
-            (related == event_id).then(|| content.clone())
-        };
-        self.peer.wait_for("status", SOON, of).await
+    pub async fn status_from(&self, by: &str, event_id: &str, status: &str) -> Result<Value> {
+        let is_it = |content: &Value| content.get("status").is_some_and(|found| found == status);
+        self.report_from(by, event_id, is_it)
+            .await
+            .with_context(|| format!("no status {status} of {event_id}"))
+    }
+
+    /// Waits until somebody reports that a message has reached its reader.
+    ///
+    /// # Errors
+    /// When no such report comes.
+    pub async fn delivery_from(&self, by: &str, event_id: &str, reader: &str) -> Result<Value> {
+        let readers = json!([reader]);
+        let is_it = |content: &Value| content.get("delivered_to_users") == Some(&readers);
+        self.report_from(by, event_id, is_it)
+            .await
+            .with_context(|| format!("no delivery of {event_id}"))
     }
 
     /// Whether the room is encrypted.
@@ -270,14 +320,18 @@ impl ElementUser {
         Ok(answer.get("encrypted").and_then(Value::as_bool).unwrap_or(false))
     }
 
-    /// The content of a state event.
+    /// Waits until a room has some state; gives its content.
     ///
     /// # Errors
-    /// When there is none.
-    pub async fn state(&self, room: &str, kind: &str, key: &str) -> Result<Value> {
-        let command = json!({ "room": room, "type": kind, "key": key });
-        let answer = self.peer.ask("state", command).await?;
-        answer.get("content").cloned().context("no content")
+    /// When it does not get it.
+    pub async fn sees_state(&self, room: &str, kind: &str, key: &str) -> Result<Value> {
+        let found = |event: &Value| {
+            let here = event.get("room")? == room;
+            let fits = event.get("type")? == kind && event.get("key")? == key;
+            (here && fits).then(|| event.get("content").cloned()).flatten()
+        };
+        let waited = self.peer.wait_for("state", SOON, found).await;
+        waited.with_context(|| format!("no state `{kind}` of `{key}`"))
     }
 
     /// The devices of a user, and of each whether its owner has signed it.
@@ -313,6 +367,29 @@ impl ElementUser {
     /// When it does not end.
     pub async fn stop(self) -> Result<()> {
         self.peer.stop().await
+    }
+
+    async fn sees_membership(&self, room: &str, user: &str, membership: &str) -> Result<()> {
+        let changed = |event: &Value| {
+            let here = event.get("room")? == room && event.get("user")? == user;
+            (here && event.get("membership")? == membership).then_some(())
+        };
+        self.peer.wait_for("membership", SOON, changed).await
+    }
+
+    async fn report_from(
+        &self,
+        by: &str,
+        event_id: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let of = |event: &Value| {
+            let content = event.get("content")?;
+            let related = content.get("m.relates_to")?.get("event_id")?;
+            let fits = related == event_id && event.get("sender")? == by && wanted(content);
+            fits.then(|| content.clone())
+        };
+        self.peer.wait_for("status", SOON, of).await
     }
 
     async fn create_room(&self, command: Value) -> Result<String> {

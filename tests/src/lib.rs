@@ -18,6 +18,7 @@ pub mod omemo;
 pub mod paths;
 pub mod peer;
 pub mod ports;
+pub mod postgres;
 pub mod process;
 pub mod prosody;
 pub mod rust_user;

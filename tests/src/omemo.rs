@@ -207,6 +207,27 @@ impl OmemoUser {
         self.peer.wait_for("subscribed", SOON, granted).await
     }
 
+    /// Waits until somebody asks for this person's presence. The client grants it.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub async fn is_asked_for_presence_by(&self, jid: &str) -> Result<()> {
+        let asked = |event: &Value| (event.get("sender")? == jid).then_some(());
+        self.peer.wait_for("asked", SOON, asked).await
+    }
+
+    /// Waits until the client is told of a contact's devices without having asked.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn is_told_of_devices_of(&self, jid: &str, namespace: Namespace) -> Result<()> {
+        let told = |event: &Value| {
+            let of_it = event.get("node")?.as_str()?.starts_with(namespace.uri());
+            (of_it && event.get("sender")? == jid).then_some(())
+        };
+        self.peer.wait_for("announced", SOON, told).await
+    }
+
     /// Takes this person's device lists off the server.
     ///
     /// # Errors
@@ -248,6 +269,12 @@ impl OmemoUser {
     /// All messages shown so far.
     pub fn messages(&self) -> Vec<Received> {
         self.peer.events("message").iter().filter_map(received).collect()
+    }
+
+    /// The texts of somebody's messages so far, in order.
+    pub fn texts_from(&self, jid: &str) -> Vec<String> {
+        let theirs = self.messages().into_iter().filter(|message| message.sender == jid);
+        theirs.map(|message| message.body).collect()
     }
 
     /// How many stanzas could not be decrypted.

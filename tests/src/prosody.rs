@@ -48,12 +48,19 @@ impl Prosody {
         &self.config
     }
 
-    /// Stops the server and starts it again.
+    /// Stops the server.
     ///
     /// # Errors
-    /// When it does not end or does not come up.
-    pub async fn restart(&mut self) -> Result<()> {
-        self.process.stop().await?;
+    /// When it does not end.
+    pub async fn stop(&mut self) -> Result<()> {
+        self.process.stop().await.map(drop)
+    }
+
+    /// Starts the server again, with the accounts and archives that it had.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_again(&mut self) -> Result<()> {
         self.process = Self::run(&self.config, &self.config.dir.join("prosody.cfg.lua")).await?;
         Ok(())
     }

@@ -58,12 +58,7 @@ impl Synapse {
         let mut command = process::command(paths::python("venv-synapse")?);
         command.args(["-m", "synapse.app.homeserver", "--generate-keys", "-c"]).arg(&file);
         process::run(command).await?;
-
-        let mut command = process::command(paths::python("venv-synapse")?);
-        command.args(["-m", "synapse.app.homeserver", "-c"]).arg(&file);
-        let process = Process::start("synapse", command, &config.dir)?;
-        let listening = format!("listening on TCP port {}", config.client_port);
-        process.wait_for_line(&listening, Duration::from_secs(120)).await?;
+        let process = Self::run(&config).await?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
         Ok(Self { config, process, http })
     }
@@ -106,8 +101,27 @@ impl Synapse {
     ///
     /// # Errors
     /// When it does not end.
-    pub async fn stop(mut self) -> Result<()> {
+    pub async fn stop(&mut self) -> Result<()> {
         self.process.stop().await.map(drop)
+    }
+
+    /// Starts the homeserver again, with all that it had.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_again(&mut self) -> Result<()> {
+        self.process = Self::run(&self.config).await?;
+        Ok(())
+    }
+
+    async fn run(config: &SynapseConfig) -> Result<Process> {
+        let mut command = process::command(paths::python("venv-synapse")?);
+        command.args(["-m", "synapse.app.homeserver", "-c"]);
+        command.arg(config.dir.join("homeserver.yaml"));
+        let process = Process::start("synapse", command, &config.dir)?;
+        let listening = format!("listening on TCP port {}", config.client_port);
+        process.wait_for_line(&listening, Duration::from_secs(120)).await?;
+        Ok(process)
     }
 }
 

@@ -36,12 +36,13 @@ enum Homeserver {
     Federating,
 }
 
-/// What a world is made of.
+/// What differs from the plain world.
 #[derive(Debug, Default)]
 struct Plan {
     homeserver: Homeserver,
     xmpp: XmppSoftware,
     links: Links,
+    database_url: Option<String>,
 }
 
 /// The ports at which links stand in for a server or the bridge.
@@ -74,6 +75,15 @@ impl World {
     pub async fn start_with_ejabberd(name: &str) -> Result<Self> {
         let plan = Plan { xmpp: XmppSoftware::Ejabberd, ..Plan::default() };
         Self::build(name, plan).await
+    }
+
+    /// As [`World::start`], with the bridge on this database.
+    ///
+    /// # Errors
+    /// When one of them does not come up.
+    pub async fn start_on(name: &str, database_url: String) -> Result<Self> {
+        let database_url = Some(database_url);
+        Self::build(name, Plan { database_url, ..Plan::default() }).await
     }
 
     /// As [`World::start`], with a homeserver that other homeservers can reach.
@@ -110,7 +120,7 @@ impl World {
     }
 
     async fn build(name: &str, plan: Plan) -> Result<Self> {
-        let Plan { homeserver: kind, xmpp: software, links } = plan;
+        let Plan { homeserver: kind, xmpp: software, links, database_url } = plan;
         let files = Files { dir: paths::scratch(name)?, done: false };
         let synapse = homeserver_config(files.dir.join("homeserver"), kind)?;
         let xmpp = XmppServerConfig {
@@ -124,14 +134,14 @@ impl World {
             server_name: synapse.server_name.clone(),
             appservice_port: free_port()?,
             component_port: links.xmpp.unwrap_or(xmpp.component_port),
-            database_url: None,
+            database_url,
         });
         let mut bridge = bridge.await?;
         if let Some(port) = links.homeserver {
             redirect(&bridge.registration(), port)?;
         }
         if let Homeserver::Federating = kind {
-            bridge.permit_everybody()?;
+            bridge.permit("*", "user")?;
         }
         let registrations = vec![bridge.registration()];
         let (homeserver, xmpp) = tokio::try_join!(

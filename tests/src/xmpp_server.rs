@@ -84,9 +84,29 @@ impl XmppServer {
     /// # Errors
     /// When it does not end or does not come up.
     pub async fn restart(&mut self) -> Result<()> {
+        self.stop().await?;
+        self.start_again().await
+    }
+
+    /// Stops the server.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub async fn stop(&mut self) -> Result<()> {
         match self {
-            Self::Prosody(server) => server.restart().await,
-            Self::Ejabberd(server) => server.restart().await,
+            Self::Prosody(server) => server.stop().await,
+            Self::Ejabberd(server) => server.stop().await,
+        }
+    }
+
+    /// Starts the server again, with the accounts that it had.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_again(&mut self) -> Result<()> {
+        match self {
+            Self::Prosody(server) => server.start_again().await,
+            Self::Ejabberd(server) => server.start_again().await,
         }
     }
 

@@ -2,7 +2,7 @@
 //
 // A command is one line {"id": 1, "do": "send", ...}; its answer is {"event": "done", "id": 1, "value": {...}} or
 // {"event": "failed", "id": 1, "error": "..."}. Everything the client sees arrives as a line of its own: `ready`,
-// `invited`, `message`, `status`. The client ends when its input ends.
+// `invited`, `membership`, `message`, `state`, `status`. The client ends when its input ends.
 //
 // Environment: ELEMENT_HOMESERVER, ELEMENT_USER, ELEMENT_PASSWORD.
 import "fake-indexeddb/auto";
@@ -102,12 +102,9 @@ client.on("RoomMember.membership", (_event, member) => {
 });
 client.on(CryptoEvent.DevicesUpdated, (users) => say("devices_changed", { users }));
 client.on("RoomState.events", (event) => {
-    if (event.getType() !== "m.room.member") return;
-    say("membership", {
-        room: event.getRoomId(),
-        user: event.getStateKey(),
-        membership: event.getContent().membership,
-    });
+    const [room, type, key, content] = [event.getRoomId(), event.getType(), event.getStateKey(), event.getContent()];
+    if (type === "m.room.member") say("membership", { room, user: key, membership: content.membership });
+    else say("state", { room, type, key, content });
 });
 
 /** Resolves once the client knows the room as joined, so that it can tell whether to encrypt. */
@@ -139,6 +136,13 @@ const commands = {
     async only_signed_devices({ on }) {
         crypto.setDeviceIsolationMode(on ? new OnlySignedDevicesIsolationMode() : new AllDevicesIsolationMode(false));
     },
+    async only_verified_devices({ on }) {
+        crypto.globalBlacklistUnverifiedDevices = on;
+    },
+    async verify_device({ user, device }) {
+        await crypto.getUserDeviceInfo([user], true);
+        await crypto.setDeviceVerified(user, device);
+    },
     async create_room({ invite, encrypted, direct, title }) {
         const { room_id } = await client.createRoom({
             name: title,
@@ -158,16 +162,13 @@ const commands = {
         await joinedRoom(room);
         return { event_id: (await client.sendTextMessage(room, body)).event_id };
     },
-    async send_event({ room, type, content }) {
-        await joinedRoom(room);
-        return { event_id: (await client.sendEvent(room, type, content)).event_id };
+    async send_in_clear({ room, body }) {
+        const path = `/rooms/${encodeURIComponent(room)}/send/m.room.message/${client.makeTxnId()}`;
+        return await client.http.authedRequest("PUT", path, undefined, { msgtype: "m.text", body });
     },
     async members({ room }) {
         const { joined } = await client.getJoinedRoomMembers(room);
         return { joined: Object.keys(joined) };
-    },
-    async state({ room, type, key }) {
-        return { content: await client.getStateEvent(room, type, key ?? "") };
     },
     async is_encrypted({ room }) {
         return { encrypted: await crypto.isEncryptionEnabledInRoom(room) };

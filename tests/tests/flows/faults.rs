@@ -50,3 +50,27 @@ async fn a_new_members_first_message_survives_a_refused_transaction() -> Result<
     bob.receives("After all").await?;
     world.end().await
 }
+
+#[tokio::test]
+async fn a_message_written_before_the_ghost_has_joined_is_delivered() -> Result<()> {
+    let (world, link) = World::start_with_link("written-before-join").await?;
+    let bob = world.omemo_user("bob").await?;
+    let ghost = world.ghost_of(bob.jid());
+    // The ghost has published its keys for somebody else, so that Alice's client can encrypt to it at once.
+    let carol = world.element_user("carol").await?;
+    let carols_room = carol.create_chat_with(&ghost).await?;
+    carol.sees_join(&carols_room, &ghost).await?;
+
+    let alice = world.element_user("alice").await?;
+    link.refuse_next(2);
+    let room = alice.create_chat_with(&ghost).await?;
+    alice.send(&room, "Before you come in").await?;
+    link.happened(Outcome::Refused, 1).await?;
+    alice.sees_join(&room, &ghost).await?;
+    alice.send(&room, "Now that you are in").await?;
+    bob.receives("Now that you are in").await?;
+    bob.receives("Before you come in").await?;
+    let alices = bob.texts_from(&world.jid_of(alice.user_id()));
+    assert_eq!(alices, ["Before you come in", "Now that you are in"]);
+    world.end().await
+}

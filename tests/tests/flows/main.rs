@@ -8,9 +8,16 @@ mod first_messages;
 mod hostile;
 mod long_conversation;
 mod management_room;
+mod outages;
+mod permissions;
 mod policy;
+mod postgres;
+mod presence;
+mod rooms;
+mod status;
 mod support;
 mod trust;
+mod withheld;
 
 use anyhow::Result;
 use tests::{ElementUser, OmemoUser, World};

@@ -1,6 +1,7 @@
 //! What may go in the clear.
 
 use anyhow::Result;
+use tests::element::Shown;
 use tests::omemo::Device;
 use tests::{Namespace, World};
 
@@ -42,5 +43,23 @@ async fn plaintext_from_xmpp_is_marked() -> Result<()> {
 
     bob.send(&chat.alices_jid(), "And in secret", Namespace::Legacy).await?;
     alice.receives("And in secret").await?;
+    chat.end().await
+}
+
+#[tokio::test]
+async fn plaintext_in_an_encrypted_room_is_refused() -> Result<()> {
+    let chat = Chat::open("plaintext-refused").await?;
+    let Chat { world, alice, bob, room } = &chat;
+    let event = alice.send_in_the_clear(room, "Said by the homeserver").await?;
+    alice.status_from(&world.bridge.bot(), &event, "FAIL_PERMANENT").await?;
+    chat.bot_tells_alice("it was not encrypted, in an encrypted chat").await?;
+
+    let command = alice.send_in_the_clear(room, "!xmpp version").await?;
+    alice.status_from(&world.bridge.bot(), &command, "FAIL_PERMANENT").await?;
+    alice.send(room, "Said by Alice").await?;
+    bob.receives("Said by Alice").await?;
+    assert!(bob.messages().iter().all(|message| message.body != "Said by the homeserver"));
+    let answered = |message: &Shown| message.body.as_deref().unwrap_or_default().contains("0.1.0");
+    assert!(!alice.messages().iter().any(answered), "a command in the clear was obeyed");
     chat.end().await
 }

@@ -42,7 +42,7 @@ async fn a_matrix_persons_changed_identity_holds_messages_until_approved() -> Re
     assert!(!shown("Is it still you?"));
 
     bob.message_where(tests::journal::SOON, |message| {
-        message.sender == tests::prosody::COMPONENT && message.body.contains("has changed")
+        message.sender == tests::xmpp_server::COMPONENT && message.body.contains("has changed")
     })
     .await?;
 
@@ -77,4 +77,63 @@ async fn a_person_without_signed_devices_is_told_once_and_loses_nothing() -> Res
     let tellings = alice.messages().into_iter().filter(|message| message.body == told.body);
     assert_eq!(tellings.count(), 1);
     world.end().await
+}
+
+#[tokio::test]
+async fn what_an_unsigned_device_writes_waits_until_its_owner_signs_it() -> Result<()> {
+    let world = World::start("unsigned-only-device").await?;
+    let account = world.homeserver.register("alice").await?;
+    let alice = ElementUser::log_in(&world.homeserver, &account, "first", world.dir()).await?;
+    let bob = world.omemo_user("bob").await?;
+    let chat = Chat::between(world, alice, bob).await?;
+    let Chat { world, alice, bob, room } = &chat;
+
+    alice.send(room, "First").await?;
+    let told =
+        alice.hears(&world.bridge.bot(), "the device you write from is not verified").await?;
+    assert!(!told.encrypted, "she could not have read it");
+    for body in ["Second", "!xmpp plaintext allow", "Third"] {
+        alice.send(room, body).await?;
+    }
+    bob.send(&chat.alices_jid(), "Are you well?", Namespace::Legacy).await?;
+    chat.bot_tells_alice("none of your devices is verified").await?;
+    assert_eq!(bob.messages(), vec![], "an unsigned device was believed");
+
+    alice.set_up_cross_signing().await?;
+    for body in ["First", "Second", "Third"] {
+        bob.receives(body).await?;
+    }
+    alice.receives("Are you well?").await?;
+    let mut arrived = bob.texts_from(&chat.alices_jid());
+    arrived.sort();
+    assert_eq!(arrived, ["First", "Second", "Third"]);
+    let tellings = alice.messages().into_iter().filter(|message| message.body == told.body);
+    assert_eq!(tellings.count(), 1);
+    chat.end().await
+}
+
+#[tokio::test]
+async fn an_unsigned_second_device_does_not_hold_up_the_first() -> Result<()> {
+    let world = World::start("unsigned-second-device").await?;
+    let (alice, recovery_key) = ElementUser::start(&world.homeserver, "alice", world.dir()).await?;
+    let bob = world.omemo_user("bob").await?;
+    let chat = Chat::between(world, alice, bob).await?;
+    let Chat { world, alice, bob, room } = &chat;
+    alice.send(room, "From my phone").await?;
+    bob.receives("From my phone").await?;
+
+    let laptop =
+        ElementUser::log_in(&world.homeserver, alice.account(), "laptop", world.dir()).await?;
+    laptop.send(room, "From my laptop").await?;
+    chat.bot_tells_alice("the device you write from is not verified").await?;
+    laptop.send(room, "Again from my laptop").await?;
+    alice.send(room, "From my phone meanwhile").await?;
+    bob.receives("From my phone meanwhile").await?;
+    assert!(bob.messages().iter().all(|message| !message.body.contains("laptop")));
+
+    laptop.recover(&recovery_key).await?;
+    bob.receives("From my laptop").await?;
+    bob.receives("Again from my laptop").await?;
+    assert_eq!(bob.undecryptable(), 0);
+    chat.end().await
 }
