@@ -1,13 +1,9 @@
 //! Rooms that the bridge makes: for a contact who writes first, and on a person's word.
 
-use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    time::Duration,
-};
+use std::time::Duration;
 
 use ruma::{OwnedRoomId, UserId};
 use serde_json::Value;
-use tokio::sync::Mutex;
 
 use super::{Hub, StepError, room_state, say::Wording};
 use crate::{
@@ -28,24 +24,6 @@ const BATCH: u32 = 500;
 
 /// Longest display name a contact may give themselves, in characters.
 const LONGEST_NAME: usize = 100;
-
-/// Locks for the makers of portals: two for the same chat would make two rooms. Chats share a
-/// bounded number of locks.
-pub(super) struct PortalLocks([Mutex<()>; 64]);
-
-impl PortalLocks {
-    pub fn new() -> Self {
-        Self(std::array::from_fn(|_| Mutex::new(())))
-    }
-
-    fn of(&self, user: &UserId, contact: &RemoteUserId) -> &Mutex<()> {
-        let mut hasher = DefaultHasher::new();
-        (user, contact).hash(&mut hasher);
-        let [first, ..] = &self.0;
-        let index = usize::try_from(hasher.finish() % 64).unwrap_or_default();
-        self.0.get(index).unwrap_or(first)
-    }
-}
 
 /// What waited in a room when its chat moved to another one.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,17 +74,20 @@ impl Hub {
         }
         self.parts.devices.ensure_published(&ghost).await?;
         self.name_ghost(&ghost, contact).await;
-        let _one_at_a_time = self.making_portals.of(user, contact).lock().await;
-        let (portal, left) = match self.find_portal(user, contact).await? {
-            Some(portal) if usable(&portal) => return Ok(Ok(portal)),
-            Some(made) if made.state == PortalState::Made => (made, LeftBehind::Nothing),
-            closed => self.make_room(user, contact, &ghost, closed).await?,
+        let made = async {
+            let (portal, left) = match self.find_portal(user, contact).await? {
+                Some(portal) if usable(&portal) => return Ok(Ok(portal)),
+                Some(made) if made.state == PortalState::Made => (made, LeftBehind::Nothing),
+                closed => self.make_room(user, contact, &ghost, closed).await?,
+            };
+            let opened = self.open_room(portal).await?;
+            if let Ok(portal) = &opened {
+                self.tell_left_behind(portal, left).await?;
+            }
+            Ok(opened)
         };
-        let opened = self.open_room(portal).await?;
-        if let Ok(portal) = &opened {
-            self.tell_left_behind(portal, left).await?;
-        }
-        Ok(opened)
+        // Two makers of a portal for the same chat would make two rooms.
+        self.making_portals.alone((user, contact), made).await
     }
 
     pub(super) async fn find_portal(

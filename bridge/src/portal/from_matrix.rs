@@ -45,6 +45,9 @@ enum Step {
     Aside(Duration),
     /// It is done, and the other rows of the room are to be loaded anew.
     Renumbered,
+    /// What was set aside before it is to be looked at once more: it may be of the same device,
+    /// which has been signed meanwhile.
+    FirstLookAgain,
 }
 
 /// How long what could not be done waits.
@@ -54,6 +57,8 @@ struct Waits {
     message: Option<Duration>,
     /// What holds nothing back.
     aside: Option<Duration>,
+    /// What was set aside was looked at once more.
+    looked_again: bool,
 }
 
 /// What a room is to the bridge.
@@ -101,7 +106,8 @@ impl Hub {
             let Some(last) = rows.last() else { break };
             after = Some(last.id);
             if self.take_rows(&rows, &mut waits).await? == Rows::Renumbered {
-                (after, waits) = (None, Waits::default());
+                let looked_again = waits.looked_again;
+                (after, waits) = (None, Waits { looked_again, ..Waits::default() });
             }
         }
         let waits = waits.message.into_iter().chain(waits.aside).min();
@@ -112,13 +118,18 @@ impl Hub {
         let mut skipped = Vec::new();
         let mut taken = Ok(Rows::AsTheyWere);
         for row in rows {
-            match self.take_row(row, waits.message.is_some()).await {
+            match self.take_row(row, waits).await {
                 Ok(Step::Done) => {}
                 Ok(Step::Skip) => skipped.push(row.id),
                 Ok(Step::Wait(time)) => waits.message = Some(shorter(waits.message, time)),
                 Ok(Step::Aside(time)) => waits.aside = Some(shorter(waits.aside, time)),
                 Ok(Step::Renumbered) => {
                     skipped.push(row.id);
+                    taken = Ok(Rows::Renumbered);
+                    break;
+                }
+                Ok(Step::FirstLookAgain) => {
+                    waits.looked_again = true;
                     taken = Ok(Rows::Renumbered);
                     break;
                 }
@@ -148,8 +159,8 @@ impl Hub {
         Ok(())
     }
 
-    /// One event. `behind` says that a message before it waits.
-    async fn take_row(&self, row: &InboxEvent, behind: bool) -> Result<Step, StepError> {
+    /// One event, behind those that wait.
+    async fn take_row(&self, row: &InboxEvent, waits: &Waits) -> Result<Step, StepError> {
         let event = &row.event;
         if event.state_key.is_some() {
             return self.take_state(row).await;
@@ -159,7 +170,7 @@ impl Hub {
             return Ok(Step::Skip);
         }
         match self.place_of(&event.room_id).await? {
-            Place::Portal(portal) => self.take_in_portal(row, &portal, behind).await,
+            Place::Portal(portal) => self.take_in_portal(row, &portal, waits).await,
             Place::Management { encryption } => self.take_in_management(row, encryption).await,
             Place::Unknown => Ok(Step::Skip),
         }
@@ -211,8 +222,9 @@ impl Hub {
         &self,
         row: &InboxEvent,
         portal: &Portal,
-        behind: bool,
+        waits: &Waits,
     ) -> Result<Step, StepError> {
+        let behind = waits.message.is_some();
         // Somebody else in the room is not the person whose address the contact sees.
         if row.event.sender != portal.local || !self.may_use(&portal.local) {
             return Ok(Step::Skip);
@@ -231,6 +243,9 @@ impl Hub {
             // what the person says from their own devices does not wait for it.
             self.tell_unsigned_sender(portal).await?;
             return Ok(Step::Aside(LOOK_AGAIN));
+        }
+        if waits.aside.is_some() && !waits.looked_again {
+            return Ok(Step::FirstLookAgain);
         }
         if message.trust == Some(SenderTrust::Outdated) {
             let reason = "it was sent under an encryption identity that you have replaced. \

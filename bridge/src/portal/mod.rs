@@ -19,6 +19,7 @@ mod create_room;
 mod doorbells;
 mod from_matrix;
 mod from_remote;
+mod locks;
 mod membership;
 mod notices;
 mod room_state;
@@ -36,7 +37,7 @@ use std::{
 use ruma::{OwnedEventId, OwnedRoomId, RoomId, UserId};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::create_room::PortalLocks;
+use self::locks::Locks;
 pub use self::{
     commands::{ApproveError, OpenChatError},
     doorbells::Doorbells,
@@ -83,7 +84,8 @@ pub struct Hub {
     chats: Arc<Queues<ChatKey>>,
     /// Messages whose authors know that they wait.
     told_waiting: std::sync::Mutex<HashSet<OwnedEventId>>,
-    making_portals: PortalLocks,
+    making_portals: Locks,
+    telling_contacts: Locks,
 }
 
 /// Why a step did not end. Nothing of it is stored, and it is tried again.
@@ -118,7 +120,8 @@ impl Hub {
             rooms: Queues::new(hub.clone(), tracker.clone(), stop.clone()),
             chats: Queues::new(hub.clone(), tracker, stop),
             told_waiting: std::sync::Mutex::default(),
-            making_portals: PortalLocks::new(),
+            making_portals: Locks::new(),
+            telling_contacts: Locks::new(),
         })
     }
 

@@ -198,15 +198,20 @@ impl Hub {
         notice: Notice<'_>,
         text: &str,
     ) -> Result<(), StepError> {
-        let mut tx = self.parts.db.read().await?;
-        let told = tx.notices().is_told(notice).await?;
-        drop(tx);
-        if !told && self.tell_contact(contact, notice.kind, text).await {
-            let mut tx = self.parts.db.begin().await?;
-            tx.notices().first_time(notice).await?;
-            tx.commit().await?;
-        }
-        Ok(())
+        // Both directions of a chat may have the same to say at the same time.
+        let key = (notice.scope, notice.kind);
+        let tell = async {
+            let mut tx = self.parts.db.read().await?;
+            let told = tx.notices().is_told(notice).await?;
+            drop(tx);
+            if !told && self.tell_contact(contact, notice.kind, text).await {
+                let mut tx = self.parts.db.begin().await?;
+                tx.notices().first_time(notice).await?;
+                tx.commit().await?;
+            }
+            Ok(())
+        };
+        self.telling_contacts.alone(key, tell).await
     }
 
     /// Whether it is on its way. It holds nothing of anybody's conversation, so a contact without

@@ -1,10 +1,15 @@
 //! Transactions that fail between homeserver and bridge.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use tests::faults::Outcome;
 use tests::{Namespace, World};
 
 use crate::Chat;
+
+/// The bridge gives a key a minute to come; this is that and some time to say so.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn refused_and_unanswered_transactions_cost_no_message() -> Result<()> {
@@ -72,5 +77,27 @@ async fn a_message_written_before_the_ghost_has_joined_is_delivered() -> Result<
     bob.receives("Before you come in").await?;
     let alices = bob.texts_from(&world.jid_of(alice.user_id()));
     assert_eq!(alices, ["Before you come in", "Now that you are in"]);
+    world.end().await
+}
+
+/// Element lets a person write right after the invitation. The ghost may be so new that Alice's client has found no
+/// keys of it to encrypt to: then she has to learn that her message did not arrive.
+#[tokio::test]
+async fn first_words_to_a_new_ghost_arrive_or_their_author_is_told() -> Result<()> {
+    let world = World::start("first-words-to-a-new-ghost").await?;
+    let alice = world.element_user("alice").await?;
+    let bob = world.omemo_user("bob").await?;
+    let ghost = world.ghost_of(bob.jid());
+    let room = alice.create_chat_with(&ghost).await?;
+    alice.send(&room, "Right away").await?;
+    alice.sees_join(&room, &ghost).await?;
+    alice.send(&room, "Later").await?;
+    bob.receives_within("Later", PATIENCE).await?;
+    let is_told = |body: Option<&str>| body.unwrap_or_default().contains("could not be decrypted");
+    tokio::select! {
+        Ok(_) = bob.receives_within("Right away", PATIENCE) => {}
+        Ok(_) = alice.message_where(PATIENCE, |message| is_told(message.body.as_deref())) => {}
+        else => anyhow::bail!("the first words were lost and nobody was told"),
+    }
     world.end().await
 }

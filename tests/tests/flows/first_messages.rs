@@ -78,3 +78,26 @@ async fn a_person_on_xmpp_writes_first() -> Result<()> {
     bob.receives("We have now").await?;
     world.end().await
 }
+
+#[tokio::test]
+async fn a_contact_is_told_of_the_bridge_once_though_both_begin_at_once() -> Result<()> {
+    let chat = Chat::open("told-once").await?;
+    let Chat { alice, bob, room, .. } = &chat;
+    let to = chat.alices_jid();
+    tokio::try_join!(
+        alice.send(room, "Hello Bob"),
+        bob.send(&to, "Hello Alice", Namespace::Legacy)
+    )?;
+    bob.receives("Hello Bob").await?;
+    alice.receives("Hello Alice").await?;
+    chat.bot_tells_alice("bridge").await?;
+    // Two round trips: what was under way has arrived.
+    for number in 0..2 {
+        alice.send(room, &format!("To Bob {number}")).await?;
+        bob.receives(&format!("To Bob {number}")).await?;
+        bob.send(&to, &format!("To Alice {number}"), Namespace::Legacy).await?;
+        alice.receives(&format!("To Alice {number}")).await?;
+    }
+    assert_eq!(bob.texts_from(tests::xmpp_server::COMPONENT).len(), 1);
+    chat.end().await
+}
