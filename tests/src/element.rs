@@ -223,6 +223,15 @@ impl ElementUser {
         waited.with_context(|| format!("{user} did not join"))
     }
 
+    /// Waits until somebody is invited into a room. From then on the client encrypts for them.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub async fn sees_invitation(&self, room: &str, user: &str) -> Result<()> {
+        let waited = self.sees_membership(room, user, "invite").await;
+        waited.with_context(|| format!("{user} was not invited"))
+    }
+
     /// Waits until somebody has left a room or refused its invitation.
     ///
     /// # Errors

@@ -69,6 +69,7 @@ async fn a_message_written_before_the_ghost_has_joined_is_delivered() -> Result<
     let alice = world.element_user("alice").await?;
     link.refuse_next(2);
     let room = alice.create_chat_with(&ghost).await?;
+    alice.sees_invitation(&room, &ghost).await?;
     alice.send(&room, "Before you come in").await?;
     link.happened(Outcome::Refused, 1).await?;
     alice.sees_join(&room, &ghost).await?;
