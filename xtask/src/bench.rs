@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::install;
-use crate::shell::{announce, built, cargo, run, run_quietly};
+use crate::shell::{announce, built, cargo, output, run_quietly};
 
 /// One line of the table.
 struct Row {
@@ -25,16 +25,20 @@ pub fn bench() -> Result<()> {
     let mut rows = Vec::new();
     collect(&target.join("criterion"), &mut rows)?;
     rows.sort_by(|one, other| one.name.cmp(&other.name));
-    println!("{:<48} {:>12} {:>12}", "operation", "mean", "± deviation");
-    for Row { name, mean_ns, deviation_ns } in rows {
-        println!("{name:<48} {:>12} {:>12}", time(mean_ns), time(deviation_ns));
-    }
     announce("Building the bridge to measure what a ghost costs");
     install::install(&install::FOR_DEMO)?;
     run_quietly(cargo().args(["build", "--release", "-p", "bridge"]))?;
     let mut footprint = cargo();
     footprint.args(["run", "--quiet", "-p", "tests", "--bin", "footprint"]);
-    run(footprint.env("GEPHYRA_BIN", target.join("release/gephyra")))
+    let footprint = output(footprint.env("GEPHYRA_BIN", target.join("release/gephyra")))?;
+    println!("{:<48} {:>14} {:>12}", "what", "mean", "± deviation");
+    for Row { name, mean_ns, deviation_ns } in rows {
+        println!("{name:<48} {:>14} {:>12}", time(mean_ns), time(deviation_ns));
+    }
+    for (name, value) in footprint.lines().filter_map(|line| line.split_once('\t')) {
+        println!("{name:<48} {value:>14}");
+    }
+    Ok(())
 }
 
 /// Finds the newest estimates of every benchmark below a folder.

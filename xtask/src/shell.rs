@@ -51,13 +51,14 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     dirs.map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
-/// A command as the administrator: as it is for root, through `sudo` for others.
+/// A command as the administrator: as it is for root, through `sudo` for others, which asks for a
+/// password at the terminal.
 pub fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
     if is_root()? {
         return Ok(Command::new(program));
     }
     let mut command = Command::new("sudo");
-    command.arg("-n").arg(program);
+    command.arg(program);
     Ok(command)
 }
 

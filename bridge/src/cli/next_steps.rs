@@ -17,7 +17,8 @@ Wrote the configuration, the registration and the key to {dir}.
      app_service_config_files:
        - {registration}
 
-2. Prosody: add the component with the secret of {secret}, reload Prosody.
+2. Prosody: add the component with the secret of {secret}, restart Prosody.
+   (For ejabberd see the README.)
 
      Component \"{component}\"
        component_secret = \"…\"

@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ruma::{OwnedRoomId, RoomId, UserId};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Hub, LOOK_AGAIN, StepError, content, from_remote::chat_of, membership::Rows, say::Wording,
+    Hub, LOOK_AGAIN, StepError, content,
+    from_remote::chat_of,
+    membership::Rows,
+    read::{Message, command_in},
+    say::Wording,
 };
 use crate::{
     commands,
-    matrix::{DecryptError, Decrypted, SenderTrust},
-    network::{Hold, IdentityTrust, LegSecurity, OutgoingMessage, RemoteMessageId, SendError},
+    matrix::{DecryptError, SenderTrust},
+    network::{Hold, LegSecurity, OutgoingMessage, RemoteMessageId, SendError},
     queue::{Drain, Drained},
     store::{InboxEvent, InboxId, Portal, RoomEncryption},
 };
@@ -69,16 +72,6 @@ enum Place {
     },
     /// Nothing, or not yet.
     Unknown,
-}
-
-/// A message that could be read.
-struct Message {
-    event_type: String,
-    content: Value,
-    security: LegSecurity,
-    trust: Option<SenderTrust>,
-    /// The public master key behind it.
-    identity: Option<String>,
 }
 
 #[async_trait]
@@ -360,37 +353,6 @@ impl Hub {
         Ok(())
     }
 
-    /// Step 2: what the event says. `None` when it says nothing that could cross: plaintext in an
-    /// encrypted room.
-    async fn read(
-        &self,
-        row: &InboxEvent,
-        receiver: &UserId,
-        encryption: RoomEncryption,
-    ) -> Result<Option<Message>, DecryptError> {
-        let event = &row.event;
-        if event.event_type == "m.room.encrypted" {
-            let bot = self.parts.namespace.bot();
-            let second = (receiver != bot).then_some(bot);
-            let decrypted =
-                self.parts.devices.decrypt(receiver, second, &event.room_id, &event.json).await?;
-            return Ok(Some(message_of(decrypted)));
-        }
-        if encryption == RoomEncryption::Encrypted {
-            return Err(DecryptError::NotEncrypted);
-        }
-        let parsed: Option<Value> = serde_json::from_str(&event.json).ok();
-        Ok(parsed.and_then(|mut event| event.get_mut("content").map(Value::take)).map(|content| {
-            Message {
-                event_type: event.event_type.clone(),
-                content,
-                security: LegSecurity::Plaintext,
-                trust: None,
-                identity: None,
-            }
-        }))
-    }
-
     fn waited(&self, row: &InboxEvent) -> Duration {
         let waited = self.now_ms().saturating_sub(row.received_ms);
         Duration::from_millis(u64::try_from(waited).unwrap_or(0))
@@ -502,30 +464,6 @@ fn shorter(one: Option<Duration>, other: Duration) -> Duration {
     one.map_or(other, |one| one.min(other))
 }
 
-fn message_of(decrypted: Decrypted) -> Message {
-    let identity = match decrypted.sender_trust {
-        SenderTrust::Verified => IdentityTrust::Verified,
-        SenderTrust::Pinned => IdentityTrust::Pinned,
-        SenderTrust::Changed => IdentityTrust::Changed,
-        SenderTrust::UnsignedDevice | SenderTrust::Outdated => IdentityTrust::Unknown,
-    };
-    Message {
-        event_type: decrypted.event_type,
-        content: decrypted.content,
-        security: LegSecurity::Encrypted { identity },
-        trust: Some(decrypted.sender_trust),
-        identity: decrypted.identity,
-    }
-}
-
-/// The command in a message's content; an edit is none.
-fn command_in(content: &Value, in_portal: bool) -> Option<&str> {
-    let is_text = content.get("msgtype").and_then(Value::as_str) == Some("m.text");
-    let is_edit = content.get("m.new_content").is_some();
-    let body = content.get("body").and_then(Value::as_str)?;
-    if is_text && !is_edit { commands::parse(body, in_portal) } else { None }
-}
-
 /// The id of a Matrix message on the other network: the same at every retry, and not the event's
 /// own, which is nobody else's business.
 fn remote_id(event_id: &str) -> RemoteMessageId {
@@ -556,20 +494,7 @@ fn withheld_words(code: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    #[test]
-    fn an_edit_or_an_emote_is_no_command() {
-        let text = json!({"msgtype": "m.text", "body": "!xmpp approve"});
-        assert_eq!(command_in(&text, true), Some("approve"));
-        let edit = json!({"msgtype": "m.text", "body": "!xmpp approve",
-            "m.new_content": {"msgtype": "m.text", "body": "!xmpp approve"}});
-        assert_eq!(command_in(&edit, true), None);
-        let emote = json!({"msgtype": "m.emote", "body": "!xmpp approve"});
-        assert_eq!(command_in(&emote, true), None);
-    }
 
     #[test]
     fn a_message_has_one_id_that_is_not_its_event_id() {

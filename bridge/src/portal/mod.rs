@@ -6,7 +6,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`from_matrix`] | the Matrix inbox, one room at a time |
+//! | [`from_matrix`], [`read`] | the Matrix inbox, one room at a time |
 //! | [`from_remote`] | the remote inbox, one chat at a time |
 //! | [`membership`] | invitations to ghosts and to the bot, and people who leave |
 //! | [`create_room`] | rooms that the bridge makes |
@@ -22,6 +22,7 @@ mod from_remote;
 mod locks;
 mod membership;
 mod notices;
+mod read;
 mod room_state;
 mod say;
 mod status;

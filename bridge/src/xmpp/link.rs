@@ -238,9 +238,9 @@ mod tests {
     async fn a_full_table_is_busy_and_has_room_for_our_own_server() {
         let link = Link::default();
         let _out = link.up();
-        for number in 0..MAX_WAITING {
-            let _ = link.expect(&number.to_string(), "slow@x").unwrap();
-        }
+        let waiting: Vec<_> =
+            (0..MAX_WAITING).map(|number| link.expect(&number.to_string(), "slow@x")).collect();
+        assert!(waiting.iter().all(Result::is_ok));
         let request = iq("<iq xmlns='jabber:component:accept' type='get' id='q' to='bob@x'/>");
         let asked = link.request(&request, "q", "bob@x", Duration::from_secs(5)).await;
         assert_eq!(asked, Err(RequestError::Busy));

@@ -2,7 +2,6 @@
 #![expect(clippy::print_stdout, reason = "the measurement is what it prints")]
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,16 +10,21 @@ use tests::World;
 /// Few enough to stay loaded all at a time.
 const GHOSTS: u64 = 100;
 
+/// The first ones fill pools and caches that are not a ghost's.
+const WARM_UP: u64 = 20;
+
 #[tokio::main]
 async fn main() -> Result<()> {
-    let world = World::start("footprint").await?;
-    // The first ones fill pools and caches that are not a ghost's.
-    make_ghosts(&world, "warm-up", 20).await?;
-    let before = measure(&world)?;
+    let mut world = World::start("footprint").await?;
+    make_ghosts(&world, "first", WARM_UP).await?;
+    let empty = database_size(&mut world).await?;
+    make_ghosts(&world, "warm-up", WARM_UP).await?;
+    let before = memory(&world)?;
     make_ghosts(&world, "measured", GHOSTS).await?;
-    let after = measure(&world)?;
-    println!("memory per loaded ghost: {} KiB", (after.memory - before.memory) / 1024 / GHOSTS);
-    println!("database per ghost:      {} bytes", (after.database - before.database) / GHOSTS);
+    let loaded = memory(&world)?.saturating_sub(before);
+    let stored = database_size(&mut world).await?.saturating_sub(empty);
+    println!("memory per loaded ghost\t{} KiB", loaded / 1024 / GHOSTS);
+    println!("database per stored ghost\t{} bytes", stored / (WARM_UP + GHOSTS));
     world.end().await
 }
 
@@ -40,23 +44,21 @@ async fn make_ghosts(world: &World, name: &str, number: u64) -> Result<()> {
     Ok(())
 }
 
-/// Bytes that the bridge occupies.
-struct Footprint {
-    memory: u64,
-    database: u64,
-}
-
-fn measure(world: &World) -> Result<Footprint> {
+/// Bytes that the bridge occupies in memory.
+fn memory(world: &World) -> Result<u64> {
     let pid = world.bridge.pid().context("the bridge does not run")?;
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let resident = resident.and_then(|text| text.trim().strip_suffix(" kB"));
     let kib: u64 = resident.context("no resident size")?.trim().parse()?;
-    Ok(Footprint { memory: kib * 1024, database: database_size(world.bridge.dir())? })
+    Ok(kib * 1024)
 }
 
-fn database_size(dir: &Path) -> Result<u64> {
-    let sizes = ["gephyra.db", "gephyra.db-wal"].map(|name| fs::metadata(dir.join(name)));
-    let [database, log] = sizes;
-    Ok(database.context("no database")?.len() + log.map_or(0, |log| log.len()))
+/// Bytes of the database's file. The bridge is stopped for it: then nothing is left in the log
+/// beside the file.
+async fn database_size(world: &mut World) -> Result<u64> {
+    world.bridge.stop().await?;
+    let size = fs::metadata(world.bridge.dir().join("gephyra.db")).context("no database")?.len();
+    world.bridge.run().await?;
+    Ok(size)
 }

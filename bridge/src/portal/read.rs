@@ -1,0 +1,97 @@
+//! Matrix to XMPP, step 2: what an event says, and whether it is a command.
+
+use ruma::UserId;
+use serde_json::Value;
+
+use super::Hub;
+use crate::{
+    commands,
+    matrix::{DecryptError, Decrypted, SenderTrust},
+    network::{IdentityTrust, LegSecurity},
+    store::{InboxEvent, RoomEncryption},
+};
+
+/// A message that could be read.
+pub(super) struct Message {
+    pub event_type: String,
+    pub content: Value,
+    pub security: LegSecurity,
+    pub trust: Option<SenderTrust>,
+    /// The public master key behind it.
+    pub identity: Option<String>,
+}
+
+impl Hub {
+    /// Step 2: what the event says. `None` when it says nothing that could cross: plaintext in an
+    /// encrypted room.
+    pub(super) async fn read(
+        &self,
+        row: &InboxEvent,
+        receiver: &UserId,
+        encryption: RoomEncryption,
+    ) -> Result<Option<Message>, DecryptError> {
+        let event = &row.event;
+        if event.event_type == "m.room.encrypted" {
+            let bot = self.parts.namespace.bot();
+            let second = (receiver != bot).then_some(bot);
+            let decrypted =
+                self.parts.devices.decrypt(receiver, second, &event.room_id, &event.json).await?;
+            return Ok(Some(message_of(decrypted)));
+        }
+        if encryption == RoomEncryption::Encrypted {
+            return Err(DecryptError::NotEncrypted);
+        }
+        let parsed: Option<Value> = serde_json::from_str(&event.json).ok();
+        Ok(parsed.and_then(|mut event| event.get_mut("content").map(Value::take)).map(|content| {
+            Message {
+                event_type: event.event_type.clone(),
+                content,
+                security: LegSecurity::Plaintext,
+                trust: None,
+                identity: None,
+            }
+        }))
+    }
+}
+
+fn message_of(decrypted: Decrypted) -> Message {
+    let identity = match decrypted.sender_trust {
+        SenderTrust::Verified => IdentityTrust::Verified,
+        SenderTrust::Pinned => IdentityTrust::Pinned,
+        SenderTrust::Changed => IdentityTrust::Changed,
+        SenderTrust::UnsignedDevice | SenderTrust::Outdated => IdentityTrust::Unknown,
+    };
+    Message {
+        event_type: decrypted.event_type,
+        content: decrypted.content,
+        security: LegSecurity::Encrypted { identity },
+        trust: Some(decrypted.sender_trust),
+        identity: decrypted.identity,
+    }
+}
+
+/// The command in a message's content; an edit is none.
+pub(super) fn command_in(content: &Value, in_portal: bool) -> Option<&str> {
+    let is_text = content.get("msgtype").and_then(Value::as_str) == Some("m.text");
+    let is_edit = content.get("m.new_content").is_some();
+    let body = content.get("body").and_then(Value::as_str)?;
+    if is_text && !is_edit { commands::parse(body, in_portal) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_edit_or_an_emote_is_no_command() {
+        let text = json!({"msgtype": "m.text", "body": "!xmpp approve"});
+        assert_eq!(command_in(&text, true), Some("approve"));
+        let edit = json!({"msgtype": "m.text", "body": "!xmpp approve",
+            "m.new_content": {"msgtype": "m.text", "body": "!xmpp approve"}});
+        assert_eq!(command_in(&edit, true), None);
+        let emote = json!({"msgtype": "m.emote", "body": "!xmpp approve"});
+        assert_eq!(command_in(&emote, true), None);
+    }
+}
