@@ -143,6 +143,10 @@ async fn a_repeated_stanza_is_one_message() {
 #[tokio::test]
 async fn an_unconfirmed_stanza_leaves_again_byte_for_byte() {
     let mut world = World::new(Contact::new(1)).await;
+    // The first message goes out behind the question for presence.
+    world.alice_says("m0", "zero", PlaintextPolicy::Refuse).await.unwrap();
+    world.next_message().await;
+    assert!(matches!(world.next_event().await, RemoteEventKind::Accepted { .. }));
     world.pings = Pings::Swallowed;
     world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
     let first = xml::to_bytes(&world.next_message().await);
