@@ -221,7 +221,9 @@ impl Hub {
                 Ok(Step::Waits)
             }
             // The ghost cannot speak there any more: the message goes to another room.
-            EncryptError::Device(MatrixError::Client(error)) if !error.is_temporary() => {
+            EncryptError::Device(MatrixError::Client(error))
+                if error.is_not_found() || error.errcode() == Some("M_FORBIDDEN") =>
+            {
                 let mut tx = self.parts.db.begin().await?;
                 tx.portals().set_state(&portal.room_id, PortalState::Closed).await?;
                 tx.commit().await?;

@@ -107,12 +107,7 @@ impl Link {
         if self.state().waiting.len() >= MAX_WAITING {
             return Err(RequestError::Busy);
         }
-        let answer = async {
-            let receiver = self.expect(id, peer)?;
-            self.write(stanza).await?;
-            receiver.await.map_err(|_| RequestError::Down)
-        };
-        let answer = tokio::time::timeout(patience, answer).await;
+        let answer = tokio::time::timeout(patience, self.ask(stanza, id, peer)).await;
         self.state().waiting.remove(id);
         answer.map_err(|_| RequestError::TimedOut)??.map_err(RequestError::Refused)
     }
@@ -126,17 +121,18 @@ impl Link {
         peer: &str,
         patience: Duration,
     ) -> Result<Option<Element>, RequestError> {
-        let answer = async {
-            let receiver = self.expect(id, peer)?;
-            self.write(stanza).await?;
-            receiver.await.map_err(|_| RequestError::Down)
-        };
         let answer = tokio::select! {
-            answer = answer => answer,
+            answer = self.ask(stanza, id, peer) => answer,
             () = self.idle_for(patience) => Err(RequestError::TimedOut),
         };
         self.state().waiting.remove(id);
         answer?.map_err(RequestError::Refused)
+    }
+
+    async fn ask(&self, stanza: &Element, id: &str, peer: &str) -> Result<Answer, RequestError> {
+        let receiver = self.expect(id, peer)?;
+        self.write(stanza).await?;
+        receiver.await.map_err(|_| RequestError::Down)
     }
 
     fn expect(&self, id: &str, peer: &str) -> Result<oneshot::Receiver<Answer>, RequestError> {

@@ -178,8 +178,8 @@ impl MatrixClient {
         Ok(self.send(Some(who), Repeat::Safe, request).await?.event_id)
     }
 
-    /// What was said and done in a room since `event`, oldest first, as far as `who` may see it.
-    /// A thousand events at most: the oldest of a longer time are left out.
+    /// What was said and done in a room since `event`, oldest first; a thousand events at most.
+    /// Empty when `who` does not see `event` within them: what is older was not meant for them.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -191,7 +191,7 @@ impl MatrixClient {
     ) -> Result<Vec<Box<RawValue>>, ClientError> {
         let mut newest_first = Vec::new();
         let mut from = None;
-        'history: for _ in 0..HISTORY_PAGES {
+        for _ in 0..HISTORY_PAGES {
             let mut request = get_message_events::v3::Request::backward(room.to_owned());
             request.limit = HISTORY_PAGE.into();
             request.from = from;
@@ -199,7 +199,8 @@ impl MatrixClient {
             for raw in page.chunk {
                 let id = raw.get_field::<OwnedEventId>("event_id").ok().flatten();
                 if id.is_some_and(|id| id == event) {
-                    break 'history;
+                    newest_first.reverse();
+                    return Ok(newest_first);
                 }
                 newest_first.push(raw.into_json());
             }
@@ -208,8 +209,7 @@ impl MatrixClient {
                 break;
             }
         }
-        newest_first.reverse();
-        Ok(newest_first)
+        Ok(Vec::new())
     }
 
     /// Redacts an event. `txn` as in [`Self::send_message_event`].

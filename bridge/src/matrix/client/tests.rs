@@ -6,7 +6,7 @@ use std::{
 };
 
 use assert_matches::assert_matches;
-use ruma::{api::client::room::create_room, device_id, room_id, user_id};
+use ruma::{api::client::room::create_room, device_id, event_id, room_id, user_id};
 use serde_json::{json, value::to_raw_value};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -214,4 +214,34 @@ async fn a_wrong_token_or_a_stray_answer_refuses_no_message() {
         let error = ClientError::from_response(&response.unwrap());
         assert_eq!(error.is_temporary(), passes, "{status}");
     }
+}
+
+fn page(events: &[&str], end: Option<&str>) -> Act {
+    let chunk: Vec<_> = events.iter().map(|id| json!({ "event_id": id })).collect();
+    ok(json!({ "start": "s", "end": end, "chunk": chunk }))
+}
+
+async fn since_invitation(script: Vec<Act>) -> Vec<String> {
+    let fake = fake(script).await;
+    let (ghost, room) = (user_id!("@ghost:example.org"), room_id!("!r:example.org"));
+    let events = fake.client.fetch_since(ghost, room, event_id!("$invitation")).await.unwrap();
+    events.iter().map(|event| event.get().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn history_goes_back_to_the_invitation_and_no_further() {
+    let pages = vec![
+        page(&["$join", "$second"], Some("p2")),
+        page(&["$first", "$invitation", "$before"], Some("p3")),
+    ];
+    let [first, second, join] =
+        ["$first", "$second", "$join"].map(|id| json!({ "event_id": id }).to_string());
+    assert_eq!(since_invitation(pages).await, [first, second, join]);
+}
+
+#[tokio::test]
+async fn without_its_invitation_history_is_not_for_the_ghost() {
+    assert!(since_invitation(vec![page(&["$join", "$older"], None)]).await.is_empty());
+    let endless = (0..20).map(|_| page(&["$older"], Some("more"))).collect();
+    assert!(since_invitation(endless).await.is_empty());
 }
