@@ -48,6 +48,18 @@ impl Devices {
         self.legacy.iter().chain(&self.v2).copied().collect()
     }
 
+    /// Who reads a message that goes out in this namespace: the devices that have it and, beside a
+    /// legacy message, those that have only omemo:2. A client reads the element that it knows.
+    pub(super) fn audiences(&self, namespace: Namespace) -> Vec<(Namespace, Vec<DeviceId>)> {
+        let mut audiences = vec![(namespace, self.of(namespace).to_vec())];
+        if namespace == Namespace::Legacy {
+            let only_v2 = self.v2.iter().filter(|device| !self.legacy.contains(device));
+            audiences.push((Namespace::V2, only_v2.copied().collect()));
+        }
+        audiences.retain(|(_, devices)| !devices.is_empty());
+        audiences
+    }
+
     /// The namespaces to try, best first: omemo:2 when every device has it, else legacy.
     pub(super) fn preference(&self) -> Vec<Namespace> {
         let all_have_v2 = self.legacy.iter().all(|device| self.v2.contains(device));
@@ -381,6 +393,23 @@ mod tests {
         assert_eq!(devices(&[], &[1]).preference(), [V2]);
         assert_eq!(devices(&[1, 2], &[1, 2, 3]).preference(), [V2, Legacy]);
         assert_eq!(devices(&[1, 2], &[1]).preference(), [Legacy, V2]);
+    }
+
+    #[test]
+    fn a_device_that_has_only_omemo_2_reads_beside_legacy_ones() {
+        use Namespace::{Legacy, V2};
+        let audiences = |devices: &Devices, namespace| {
+            let ids = |ids: Vec<DeviceId>| ids.iter().map(|id| id.value()).collect::<Vec<_>>();
+            let audiences = devices.audiences(namespace);
+            audiences.into_iter().map(|(namespace, devices)| (namespace, ids(devices))).collect()
+        };
+        let mixed = devices(&[1, 2], &[2, 3]);
+        let both: Vec<_> = audiences(&mixed, Legacy);
+        assert_eq!(both, [(Legacy, vec![1, 2]), (V2, vec![3])]);
+        let one: Vec<_> = audiences(&mixed, V2);
+        assert_eq!(one, [(V2, vec![2, 3])]);
+        let one: Vec<_> = audiences(&devices(&[1], &[1]), Legacy);
+        assert_eq!(one, [(Legacy, vec![1])]);
     }
 
     #[test]

@@ -31,6 +31,35 @@ struct Sending<'a> {
     contact: BareJid,
 }
 
+/// The devices that read a message in one namespace.
+struct Audience {
+    namespace: Namespace,
+    devices: Vec<DeviceId>,
+    /// Of those that need one.
+    bundles: BTreeMap<DeviceId, Bundle>,
+}
+
+impl Audience {
+    async fn recipients(
+        &self,
+        tx: &mut Transaction,
+        chat: &ChatKey,
+        pins: &[DevicePin],
+    ) -> Result<Vec<Recipient>, AccountError> {
+        let mut recipients = Vec::new();
+        for device in &self.devices {
+            recipients.push(Recipient {
+                jid: chat.contact.as_str().to_owned(),
+                device: *device,
+                sessions: load_sessions(tx, chat, *device, self.namespace).await?,
+                bundle: self.bundles.get(device).cloned(),
+                pinned: pins.iter().find(|pin| pin.device == *device).map(|pin| pin.identity),
+            });
+        }
+        Ok(recipients)
+    }
+}
+
 /// The outcome of one attempt to encrypt.
 enum Attempt {
     Done,
@@ -104,10 +133,13 @@ impl Core {
         namespace: Namespace,
     ) -> Result<Attempt, SendError> {
         let chat = &sending.message.chat;
-        let listed = devices.of(namespace);
-        let bundles = self.bundles_for(chat, namespace, listed).await?;
+        let mut audiences = Vec::new();
+        for (namespace, devices) in devices.audiences(namespace) {
+            let bundles = self.bundles_for(chat, namespace, &devices).await?;
+            audiences.push(Audience { namespace, devices, bundles });
+        }
         let mut tx = self.db.begin().await.map_err(temporary)?;
-        let attempt = self.encrypt_in(&mut tx, sending, devices, namespace, &bundles).await?;
+        let attempt = self.encrypt_in(&mut tx, sending, devices, &audiences).await?;
         // What was noted of changed identities stays, whether or not the message leaves.
         tx.commit().await.map_err(temporary)?;
         Ok(attempt)
@@ -152,12 +184,11 @@ impl Core {
         tx: &mut Transaction,
         sending: &Sending<'_>,
         devices: &Devices,
-        namespace: Namespace,
-        bundles: &BTreeMap<DeviceId, Bundle>,
+        audiences: &[Audience],
     ) -> Result<Attempt, SendError> {
         let message = sending.message;
         let chat = &message.chat;
-        for (device, bundle) in bundles {
+        for (device, bundle) in audiences.iter().flat_map(|audience| &audience.bundles) {
             tx.xmpp_omemo()
                 .note_change(chat, *device, bundle.identity())
                 .await
@@ -168,30 +199,28 @@ impl Core {
         if !changed.is_empty() {
             return Ok(Attempt::Changed(changed));
         }
-        let mut recipients = Vec::new();
-        for device in devices.of(namespace) {
-            let sessions = load_sessions(tx, chat, *device, namespace).await.map_err(failed)?;
-            recipients.push(Recipient {
-                jid: chat.contact.as_str().to_owned(),
-                device: *device,
-                sessions,
-                bundle: bundles.get(device).cloned(),
-                pinned: pins.iter().find(|pin| pin.device == *device).map(|pin| pin.identity),
-            });
-        }
         let account = self.ensure_account_in(tx, &chat.local).await.map_err(failed)?.account;
-        let payload = from_matrix::payload(&sending.text, namespace);
-        let encrypted = match self.encrypt(&account, &sending.own, chat, recipients, &payload) {
-            Ok(encrypted) => encrypted,
-            Err(error) => return encrypt_error(tx, chat, error).await,
-        };
-        let changed = note_failures(tx, chat, &encrypted.failures).await.map_err(temporary)?;
-        if !changed.is_empty() {
-            return Ok(Attempt::Changed(changed));
+        let mut elements = Vec::new();
+        for audience in audiences {
+            let recipients = audience.recipients(tx, chat, &pins).await.map_err(failed)?;
+            let payload = from_matrix::payload(&sending.text, audience.namespace);
+            let encrypted = match self.encrypt(&account, &sending.own, chat, recipients, &payload) {
+                Ok(encrypted) => encrypted,
+                Err(error) => match encrypt_error(tx, chat, error).await? {
+                    // The others can read it.
+                    Attempt::NoUsableDevice if !elements.is_empty() => continue,
+                    attempt => return Ok(attempt),
+                },
+            };
+            let changed = note_failures(tx, chat, &encrypted.failures).await.map_err(temporary)?;
+            if !changed.is_empty() {
+                return Ok(Attempt::Changed(changed));
+            }
+            save_changes(tx, chat, &encrypted.changes).await.map_err(failed)?;
+            elements.push(encrypted.element);
         }
-        save_changes(tx, chat, &encrypted.changes).await.map_err(failed)?;
         let route = Route { from: &sending.own, to: &sending.contact };
-        let stanza = from_matrix::encrypted_message(route, &message.id, &encrypted.element);
+        let stanza = from_matrix::encrypted_message(route, &message.id, &elements);
         let security = LegSecurity::Encrypted { identity: IdentityTrust::Pinned };
         finish(tx, message, security, &stanza).await.map_err(temporary)?;
         Ok(Attempt::Done)

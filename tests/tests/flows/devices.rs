@@ -24,6 +24,27 @@ async fn a_contacts_second_device_reads_and_writes() -> Result<()> {
 }
 
 #[tokio::test]
+async fn devices_that_share_no_namespace_both_read() -> Result<()> {
+    let world = World::start("no-common-namespace").await?;
+    let alice = world.element_user("alice").await?;
+    let old = Device { speaks: &[Namespace::Legacy], ..Device::default() };
+    let bob = world.omemo_device("bob", &old).await?;
+    let new = Device { name: "laptop", speaks: &[Namespace::Omemo2], ..Device::default() };
+    let laptop = world.omemo_device("bob", &new).await?;
+    let chat = Chat::between(world, alice, bob).await?;
+    let Chat { alice, bob, room, .. } = &chat;
+    alice.send(room, "To both").await?;
+    bob.receives("To both").await?;
+    laptop.receives("To both").await?;
+    laptop.send(&chat.alices_jid(), "From the new one", Namespace::Omemo2).await?;
+    alice.receives("From the new one").await?;
+    alice.send(room, "Once more").await?;
+    bob.receives("Once more").await?;
+    laptop.receives("Once more").await?;
+    chat.end().await
+}
+
+#[tokio::test]
 async fn a_matrix_persons_second_device_reads_and_writes() -> Result<()> {
     let world = World::start("matrix-second-device").await?;
     let (alice, recovery_key) = ElementUser::start(&world.homeserver, "alice", world.dir()).await?;

@@ -50,20 +50,22 @@ impl Route<'_> {
     }
 }
 
-/// A person's message, encrypted.
+/// A person's message, encrypted; each of their devices reads one of the elements. What is said of
+/// the encryption (XEP-0380) is said of the first.
 pub(in crate::xmpp) fn encrypted_message(
     route: Route<'_>,
     id: &RemoteMessageId,
-    encrypted: &EncryptedElement,
+    encrypted: &[EncryptedElement],
 ) -> Element {
-    let eme = El::new("encryption", EME)
-        .attr("namespace", encrypted.namespace().uri())
-        .attr("name", "OMEMO");
+    let eme = encrypted.first().map(|element| {
+        let namespace = element.namespace().uri();
+        El::new("encryption", EME).attr("namespace", namespace).attr("name", "OMEMO").build()
+    });
     let message = route
         .message(id.as_str())
         .child(El::stanza("body").text(FALLBACK))
-        .child(encrypted.to_element())
-        .child(eme);
+        .children(encrypted.iter().map(EncryptedElement::to_element))
+        .children(eme);
     with_hints(message, id)
 }
 
@@ -135,7 +137,7 @@ mod tests {
         for namespace in Namespace::ALL {
             insta::assert_snapshot!(
                 format!("encrypted_{namespace:?}"),
-                show(|route| encrypted_message(route, &id, &encrypted(namespace)))
+                show(|route| encrypted_message(route, &id, &[encrypted(namespace)]))
             );
         }
     }
