@@ -8,7 +8,6 @@
 #   docker run --network host -v gephyra:/data IMAGE
 
 FROM rust:1.95-bookworm AS build
-RUN apt-get update && apt-get install --yes --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
 RUN cargo build --release --locked --package bridge

@@ -239,7 +239,12 @@ async fn take_up(hub: &Hub, outbox: &Outbox) {
 }
 
 fn log_outage(error: &ClientError, was_there: bool) {
-    if was_there {
+    if error.errcode() == Some("M_UNKNOWN_TOKEN") {
+        tracing::warn!(
+            "app.registration.unknown: the homeserver does not know the registration; name it in \
+             homeserver.yaml and restart the homeserver"
+        );
+    } else if was_there {
         tracing::warn!(error = %crate::error_chain(error), "app.homeserver.lost");
     } else {
         tracing::info!(error = %crate::error_chain(error), "app.homeserver.not_yet");

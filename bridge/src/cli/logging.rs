@@ -1,8 +1,10 @@
 //! Log lines on standard error.
 
+use std::io::IsTerminal as _;
+
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
-    Layer, Registry, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
     util::TryInitError,
 };
 
@@ -17,12 +19,15 @@ const OWN_CRATES: [&str; 3] = ["gephyra", "bridge", "e2ee"];
 /// When it was started before.
 pub(super) fn start(config: LoggingConfig) -> Result<(), TryInitError> {
     let own = Targets::new().with_targets(OWN_CRATES.map(|name| (name, level(config.level))));
-    let lines = fmt::layer().with_writer(std::io::stderr);
-    let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.format {
-        LogFormat::Text => lines.boxed(),
-        LogFormat::Json => lines.json().boxed(),
-    };
-    tracing_subscriber::registry().with(lines.with_filter(own)).try_init()
+    let lines =
+        fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    // The filter is for all: as one layer's own it loses the line after a question of another
+    // crate whether it should log.
+    let filtered = tracing_subscriber::registry().with(own);
+    match config.format {
+        LogFormat::Text => filtered.with(lines).try_init(),
+        LogFormat::Json => filtered.with(lines.json()).try_init(),
+    }
 }
 
 fn level(level: LogLevel) -> LevelFilter {

@@ -12,12 +12,15 @@ pub(super) fn text(args: &InitArgs, dir: &Path) -> String {
         "\
 Wrote the configuration, the registration and the key to {dir}.
 
-1. Synapse: let its user read the registration, name it in homeserver.yaml, restart Synapse.
+1. Synapse: give it a copy of the registration that its user can read, name that in homeserver.yaml,
+   restart Synapse.
+
+     sudo install -o matrix-synapse -m 0600 {registration} /etc/matrix-synapse/gephyra.yaml
 
      app_service_config_files:
-       - {registration}
+       - /etc/matrix-synapse/gephyra.yaml
 
-2. Prosody: add the component with the secret of {secret}, restart Prosody.
+2. Prosody: add the component with the secret of {secret}, restart Prosody (a reload is not enough).
    (For ejabberd see the README.)
 
      Component \"{component}\"

@@ -26,7 +26,7 @@ pub(super) const COMMENTS: super::Comments = &[
     ),
     (
         "registration",
-        "The registration, the same file that the homeserver reads. Its tokens stand nowhere else.",
+        "The registration; the homeserver reads a copy of it. Its tokens stand nowhere else.",
     ),
 ];
 

@@ -70,7 +70,7 @@ struct SeenInner {
     /// Contacts' clients that were told of our devices since they came online, by full JID.
     online: HashMap<String, HashSet<ChatKey>>,
     /// How many device lists each contact has pushed.
-    pushes: HashMap<ChatKey, u64>,
+    pushes: HashMap<(ChatKey, Namespace), u64>,
     /// Servers that did not answer, until when not to ask them again (milliseconds since 1970).
     silent: HashMap<String, u64>,
     /// Whose devices of ours each JID and each server has caused to be made, and since when.
@@ -165,12 +165,13 @@ impl Seen {
     }
 
     /// How many device lists this contact has pushed.
-    pub(super) fn pushes(&self, chat: &ChatKey) -> u64 {
-        self.with(|seen| seen.pushes.get(chat).copied().unwrap_or_default())
+    pub(super) fn pushes(&self, chat: &ChatKey, namespace: Namespace) -> u64 {
+        let key = (chat.clone(), namespace);
+        self.with(|seen| seen.pushes.get(&key).copied().unwrap_or_default())
     }
 
-    pub(super) fn pushed(&self, chat: &ChatKey) {
-        self.with(|seen| *seen.pushes.entry(chat.clone()).or_default() += 1);
+    pub(super) fn pushed(&self, chat: &ChatKey, namespace: Namespace) {
+        self.with(|seen| *seen.pushes.entry((chat.clone(), namespace)).or_default() += 1);
     }
 
     pub(super) fn is_silent(&self, domain: &str, now_ms: u64) -> bool {

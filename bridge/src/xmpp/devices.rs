@@ -124,7 +124,8 @@ impl Core {
     }
 
     async fn fetch_devices(&self, chat: &ChatKey) -> Result<Devices, DevicesError> {
-        let pushes = self.seen.pushes(chat);
+        let pushes = |namespace| (namespace, self.seen.pushes(chat, namespace));
+        let before = Namespace::ALL.map(pushes);
         // Subscribed first, so that no change falls between the list and the first push.
         for namespace in Namespace::ALL {
             self.subscribe_to(chat, namespace.device_list_node()).await;
@@ -134,15 +135,17 @@ impl Core {
             self.fetch_list(chat, Namespace::V2)
         );
         let lists = [(Namespace::Legacy, legacy?), (Namespace::V2, v2?)];
-        if self.seen.pushes(chat) != pushes {
-            // A push has overtaken an answer, and is newer than both.
-            return Ok(self.load_devices(chat).await?.unwrap_or_default());
-        }
         let mut devices = Devices::default();
         let mut all_visible = true;
         let mut tx = self.db.begin().await?;
         for (namespace, list) in lists {
+            let is_pushed = !before.contains(&pushes(namespace));
             let list = match list {
+                // A push that came meanwhile is as new as the answer, or newer.
+                Some(_) if is_pushed => {
+                    let known = tx.xmpp_omemo().find_devices(chat, namespace).await?;
+                    known.map(|known| known.devices).unwrap_or_default()
+                }
                 Some(list) => {
                     let known = KnownDevices { devices: list, known_ms: self.now_ms() };
                     tx.xmpp_omemo().save_devices(chat, namespace, &known).await?;
@@ -350,9 +353,10 @@ impl Core {
         if !self.db.read().await?.xmpp_roster().has_met(chat).await? {
             return Ok(false);
         }
-        self.seen.pushed(chat);
         let known = KnownDevices { devices: list.devices, known_ms: self.now_ms() };
         let mut tx = self.db.begin().await?;
+        // Counted while no other transaction writes: who sees it sees what it counts.
+        self.seen.pushed(chat, namespace);
         let changed = tx.xmpp_omemo().save_devices(chat, namespace, &known).await?;
         tx.commit().await?;
         self.seen.bundles_may_be_new(chat);

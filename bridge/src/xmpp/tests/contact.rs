@@ -86,6 +86,14 @@ impl Contact {
         El::new("event", PUBSUB_EVENT).child(items).build()
     }
 
+    /// The push that a subscription to a device list brings, if there is a list.
+    pub(super) fn push_for_subscriber(&self, request: &Element) -> Option<Element> {
+        let subscribe = request.get_child("pubsub", PUBSUB)?.get_child("subscribe", PUBSUB)?;
+        let node = subscribe.attr("node")?;
+        let namespace = self.announced.iter().find(|of| of.device_list_node() == node)?;
+        Some(self.push(*namespace, &[self.device()]))
+    }
+
     /// Encrypts a text for the bridge's device, whose bundle was fetched.
     pub(super) fn encrypt(
         &mut self,

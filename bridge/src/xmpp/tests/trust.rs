@@ -34,6 +34,8 @@ async fn a_changed_identity_is_held_told_once_and_released_by_approval() {
     assert_matches!(devices.as_slice(), [device] if device.trust == IdentityTrust::Changed
         && device.fingerprint == fingerprint);
 
+    world.settle().await;
+    world.bells.unblocked.lock().unwrap().clear();
     assert_eq!(world.client.approve(&chat(), &[fingerprint]).await, Ok(1));
     assert_eq!(world.bells.unblocked.lock().unwrap().len(), 1);
     for id in ["b2", "b3"] {
@@ -112,6 +114,15 @@ async fn a_new_device_in_a_push_unblocks_the_chat() {
     world.settle().await;
     assert!(*world.bells.unblocked.lock().unwrap() == [chat()]);
     world.alice_says("m1", "secret", PlaintextPolicy::Refuse).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_push_that_overtakes_the_answer_hides_no_list() {
+    for namespace in Namespace::ALL {
+        let mut world = World::new(Contact::new(1)).await;
+        world.bob.announced = vec![namespace];
+        world.alice_says("m1", "secret", PlaintextPolicy::Refuse).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -286,6 +286,10 @@ impl World {
             server.write(&answer).await;
             return;
         }
+        // A server sends the last item to whoever subscribes.
+        if let Some(push) = self.bob.push_for_subscriber(&stanza) {
+            server.write(&Self::message(BOB, "pushed", vec![push])).await;
+        }
         server.buffer.push_back(stanza);
     }
 
