@@ -68,6 +68,8 @@ impl Addresses {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rand::{Rng as _, SeedableRng as _};
+    use rand_chacha::ChaCha8Rng;
     use ruma::{owned_user_id, user_id};
 
     use super::*;
@@ -110,6 +112,24 @@ mod tests {
             "alice%example.org@example.net",
         ] {
             assert!(addresses().find_author(&BareJid::new(jid).unwrap()).is_none(), "{jid}");
+        }
+    }
+
+    #[test]
+    fn a_million_users_come_back() {
+        const LOCAL: &[u8] = b"abcxyzABCXYZ019._=/-+%@&'<>\"";
+        const SERVERS: [&str; 4] = ["example.org", "localhost:8448", "[::1]", "a-b.example"];
+        let addresses = addresses();
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for _ in 0..1_000_000 {
+            let localpart: String = (0..rng.gen_range(1..20))
+                .map(|_| char::from(LOCAL[rng.gen_range(0..LOCAL.len())]))
+                .collect();
+            let server = SERVERS[rng.gen_range(0..SERVERS.len())];
+            let user = OwnedUserId::try_from(format!("@{localpart}:{server}")).unwrap();
+            let author = Author::Person(user);
+            let jid = addresses.jid(&author).unwrap();
+            assert!(addresses.find_author(&jid) == Some(author));
         }
     }
 
