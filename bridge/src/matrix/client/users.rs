@@ -3,9 +3,9 @@
 //! Spec: <https://spec.matrix.org/v1.17/application-service-api/>
 
 use ruma::{
-    OwnedUserId, UserId,
+    UserId,
     api::client::{
-        account::{register, whoami},
+        account::register,
         appservice::request_ping,
         profile::{get_profile, set_profile_field},
     },
@@ -78,17 +78,6 @@ impl MatrixClient {
             Err(error) if error.is_temporary() => Err(error),
             result => Ok(!result.is_err_and(|error| error.is_not_found())),
         }
-    }
-
-    /// Whom the homeserver takes us for, asked as `who`, or as the registration's own user.
-    ///
-    /// # Errors
-    /// See [`ClientError`]; `M_UNKNOWN_TOKEN` when the token of the registration is not the
-    /// homeserver's.
-    pub async fn whoami(&self, who: Option<&UserId>) -> Result<OwnedUserId, ClientError> {
-        let request = whoami::v3::Request::new();
-        let response = self.send(who.map(Identity::user), Repeat::Safe, request).await?;
-        Ok(response.user_id)
     }
 
     /// Asks the homeserver to call us, which also ends its waiting after failed transactions.
