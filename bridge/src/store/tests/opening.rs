@@ -77,6 +77,8 @@ async fn a_writer_that_was_taken_over_is_fenced_out(location: TestDatabase) {
     lose_lease(&location).await;
     let new = location.open().await;
     assert_matches!(tell(&old).await, Err(StoreError::Fenced));
+    assert_matches!(old.confirm_owner().await, Err(StoreError::Fenced));
+    assert_matches!(new.confirm_owner().await, Ok(()));
     assert!(tell(&new).await.unwrap(), "the fenced one has written nothing");
 }
 
