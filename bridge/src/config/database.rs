@@ -8,9 +8,10 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
+use super::{ConfigError, Secret};
+
 /// The database and the key that seals its secret columns.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct DatabaseConfig {
     /// Which database.
     pub url: DatabaseUrl,
@@ -18,12 +19,24 @@ pub struct DatabaseConfig {
     pub key_file: PathBuf,
 }
 
+/// The section as it stands in the file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DatabaseSection {
+    #[serde(default)]
+    pub(super) url: Option<DatabaseUrl>,
+    #[serde(default)]
+    pub(super) url_file: Option<PathBuf>,
+    pub(super) key_file: PathBuf,
+}
+
 pub(super) const COMMENTS: super::Comments = &[
     ("", "The database. One running bridge owns it."),
     (
         "url",
         "`sqlite:FILE` (beside this file unless it starts with /) or\n\
-         `postgres://user@host/name`; a password can stand in ~/.pgpass.",
+         `postgres://user@host/name`. One with a password in it can stand in a file of its own, named by\n\
+         `url_file` instead.",
     ),
     (
         "key_file",
@@ -31,6 +44,24 @@ pub(super) const COMMENTS: super::Comments = &[
          copy, apart from the database: neither is of use without the other.",
     ),
 ];
+
+impl DatabaseSection {
+    /// Reads the address from where the section says it is.
+    pub(super) fn load(self, base: &Path) -> Result<DatabaseConfig, ConfigError> {
+        let url = match (self.url, self.url_file) {
+            (Some(url), None) => url,
+            (None, Some(file)) => {
+                let path = base.join(file);
+                Secret::load_file(&path)?.expose().parse().map_err(|source| {
+                    ConfigError::DatabaseUrlFile { path: path.display().to_string(), source }
+                })?
+            }
+            (Some(_), Some(_)) => return Err(ConfigError::TwoDatabaseUrls),
+            (None, None) => return Err(ConfigError::NoDatabaseUrl),
+        };
+        Ok(DatabaseConfig { url: url.resolved(base), key_file: base.join(self.key_file) })
+    }
+}
 
 /// Address of a database. It may hold a password, so it never prints.
 #[derive(Clone, PartialEq, Eq, Serialize)]
@@ -44,7 +75,7 @@ impl DatabaseUrl {
     }
 
     /// Takes the path of an SQLite file from `base` on, unless it is absolute.
-    pub(super) fn resolved(self, base: &Path) -> Self {
+    fn resolved(self, base: &Path) -> Self {
         let Some(rest) = self.0.strip_prefix("sqlite:") else {
             return self;
         };

@@ -70,7 +70,7 @@ pub struct Config {
 struct ConfigFile {
     homeserver: HomeserverConfig,
     appservice: AppserviceConfig,
-    database: DatabaseConfig,
+    database: database::DatabaseSection,
     xmpp: xmpp::XmppSection,
     permissions: Permissions,
     #[serde(default)]
@@ -98,10 +98,9 @@ impl Config {
 
 impl ConfigFile {
     fn load(self, base: &Path) -> Result<Config, ConfigError> {
-        let Self { homeserver, mut appservice, mut database, xmpp, permissions, logging } = self;
+        let Self { homeserver, mut appservice, database, xmpp, permissions, logging } = self;
         appservice.registration = base.join(&appservice.registration);
-        database.key_file = base.join(&database.key_file);
-        database.url = database.url.resolved(base);
+        let database = database.load(base)?;
         let registration = Registration::load(&appservice.registration, &homeserver.server_name)?;
         let bot = UserId::parse(format!("@{BOT_LOCALPART}:{}", homeserver.server_name))
             .map_err(|_| ConfigError::ServerName)?;
@@ -155,6 +154,21 @@ pub enum ConfigError {
     /// Neither `secret` nor `secret_file`.
     #[error("[xmpp] has no secret; set secret_file to the file that holds the component's secret")]
     NoSecret,
+    /// `url` and `url_file` together.
+    #[error("[database] has both url and url_file; keep one of them")]
+    TwoDatabaseUrls,
+    /// Neither `url` nor `url_file`.
+    #[error("[database] has no url; set it to \"sqlite:FILE\" or \"postgres://user@host/name\"")]
+    NoDatabaseUrl,
+    /// The file that `url_file` names holds something else.
+    #[error("the database address in {path} cannot be used")]
+    DatabaseUrlFile {
+        /// The file.
+        path: String,
+        /// What it must be.
+        #[source]
+        source: DatabaseUrlError,
+    },
     /// A file with a secret is missing or empty.
     #[error("a secret is missing")]
     Secret(#[from] SecretFileError),

@@ -7,9 +7,9 @@ use ruma::OwnedServerName;
 use url::Url;
 
 use super::{
-    AppserviceConfig, Comments, ConfigFile, DatabaseConfig, DatabaseUrl, HomeserverConfig,
-    LoggingConfig, LoopbackAddress, Permission, Permissions, Registration, Subject, appservice,
-    database, homeserver, logging, permissions, xmpp,
+    AppserviceConfig, Comments, ConfigFile, DatabaseUrl, HomeserverConfig, LoggingConfig,
+    LoopbackAddress, Permission, Permissions, Registration, Subject, appservice, database,
+    homeserver, logging, permissions, xmpp,
 };
 
 /// The sections in the order of the file, each with what its keys mean.
@@ -68,7 +68,11 @@ impl InitialConfig {
                 server_name: this.server_name,
             },
             appservice: AppserviceConfig { listen: this.listen, registration: this.registration },
-            database: DatabaseConfig { url: this.database_url, key_file: this.key_file },
+            database: database::DatabaseSection {
+                url: Some(this.database_url),
+                url_file: None,
+                key_file: this.key_file,
+            },
             xmpp: xmpp::XmppSection {
                 component: this.component,
                 server: this.xmpp_server,

@@ -122,7 +122,7 @@ fn an_unknown_key_is_refused_by_its_name_with_what_is_known() {
     for (section, known) in [
         ("homeserver", "url, server_name"),
         ("appservice", "listen, registration"),
-        ("database", "url, key_file"),
+        ("database", "url, url_file, key_file"),
         ("xmpp", "component, server, secret, secret_file"),
         ("logging", "level, format"),
     ] {
@@ -235,6 +235,30 @@ fn the_secret_stands_in_one_place() {
     let operator = Operator::new();
     fs::remove_file(operator.path("xmpp-secret")).unwrap();
     assert!(operator.complaint(&[]).contains("xmpp-secret"));
+}
+
+#[test]
+fn the_database_address_stands_in_one_place() {
+    let in_file = |address: &str| {
+        let operator = Operator::new();
+        operator.edit("config.toml", "url = \"sqlite:gephyra.db\"", "url_file = \"db-url\"");
+        operator.write("db-url", address);
+        operator
+    };
+    let config = in_file("postgres://me:hunter2@localhost/g\n").load().unwrap();
+    assert_eq!(config.database.url.as_str(), "postgres://me:hunter2@localhost/g");
+
+    let complaint = in_file("hunter2").complaint(&[]);
+    assert!(complaint.contains("db-url") && complaint.contains("sqlite:FILE"), "{complaint}");
+    assert!(!complaint.contains("hunter2"), "{complaint}");
+
+    let both = in_file("sqlite:x.db");
+    both.edit("config.toml", "url_file =", "url = \"sqlite:y.db\"\nurl_file =");
+    assert!(matches!(both.load(), Err(ConfigError::TwoDatabaseUrls)));
+
+    let neither = Operator::new();
+    neither.edit("config.toml", "url = \"sqlite:gephyra.db\"", "");
+    assert!(matches!(neither.load(), Err(ConfigError::NoDatabaseUrl)));
 }
 
 #[test]
