@@ -155,6 +155,8 @@ class Peer(ClientXMPP):
     def __init__(self):
         super().__init__(OPTIONS.jid, os.environ["XMPP_PEER_PASSWORD"])
         self.sent = {}
+        # Stanzas are read in the order in which they came, also where one needs an answer from the network first.
+        self.in_order = asyncio.Lock()
         self.enable_plaintext = True
         self["feature_mechanisms"].unencrypted_scram = True
         self.ssl_context.check_hostname = False
@@ -186,6 +188,10 @@ class Peer(ClientXMPP):
         say("bounced", of=stanza["id"], sender=stanza["from"].bare, condition=stanza["error"]["condition"])
 
     async def on_message(self, stanza):
+        async with self.in_order:
+            await self.read(stanza)
+
+    async def read(self, stanza):
         if stanza["type"] not in ("chat", "normal"):
             return
         present = [n for n in NAMESPACES.values() if stanza.xml.find(f"{{{n}}}encrypted") is not None]
