@@ -60,7 +60,7 @@ pub struct Invitation {
 pub struct ElementUser {
     account: Account,
     device: String,
-    peer: Peer,
+    pub(crate) peer: Peer,
 }
 
 impl ElementUser {

@@ -9,6 +9,7 @@
 
 pub mod bridge;
 pub mod certificate;
+pub mod comparison;
 pub mod ejabberd;
 pub mod element;
 pub mod faults;

@@ -12,7 +12,10 @@ mod rooms;
 
 pub use self::{
     client::{ClientError, Identity, MatrixClient},
-    devices::{Decrypted, DeviceEvents, DeviceLimits, Devices, DevicesParts, SenderTrust},
+    devices::{
+        Decrypted, DeviceEvents, DeviceLimits, Devices, DevicesParts, LostFlow, SenderTrust,
+        VerificationStep,
+    },
     error::{DecryptError, EncryptError, MatrixError},
     outbox::{Outbox, OutboxEvents, SentReference},
 };

@@ -80,8 +80,8 @@ impl Hub {
                 self.tell_contact_of_identity(portal, &waiting).await?;
             }
             let approved = self.parts.devices.approve(user, identity).await?;
-            for portal in portals.iter().filter(|_| approved) {
-                self.release(portal, &["own_identity_changed"]).await?;
+            if approved {
+                self.release_person(user).await?;
             }
             Ok::<_, StepError>(approved)
         };
@@ -150,6 +150,17 @@ impl Hub {
         let mut tx = self.parts.db.begin().await?;
         tx.portals().set_plaintext(&portal.room_id, PlaintextPolicy::Refuse).await?;
         tx.commit().await?;
+        Ok(())
+    }
+
+    /// The identity of a person is approved: what waited for that goes on in all their chats.
+    pub(super) async fn release_person(&self, user: &UserId) -> Result<(), StepError> {
+        let mut tx = self.parts.db.read().await?;
+        let portals = tx.portals().load_by_local(user).await?;
+        drop(tx);
+        for portal in &portals {
+            self.release(portal, &["own_identity_changed"]).await?;
+        }
         Ok(())
     }
 

@@ -79,6 +79,16 @@ impl DeviceEvents for Doorbells {
     fn device_lists_changed(&self, users: &[OwnedUserId]) {
         self.ring_people(users.to_vec());
     }
+
+    fn verifications_changed(&self, user: &UserId) {
+        let (Some(hub), ghost) = (self.hub(), user.to_owned()) else { return };
+        self.tracker.spawn(async move {
+            // What fails now is tried again when the device's next sync rings.
+            if let Err(error) = hub.tend_verifications(&ghost).await {
+                tracing::warn!(error = %crate::error_chain(&error), "portal.verification.failed");
+            }
+        });
+    }
 }
 
 impl OutboxEvents for Doorbells {

@@ -158,7 +158,9 @@ impl Hub {
         if event.state_key.is_some() {
             return self.take_state(row).await;
         }
-        let is_message = matches!(event.event_type.as_str(), "m.room.message" | "m.room.encrypted");
+        let kind = event.event_type.as_str();
+        let is_message = matches!(kind, "m.room.message" | "m.room.encrypted")
+            || kind.starts_with("m.key.verification.");
         if !is_message || self.parts.namespace.is_ours(&event.sender) {
             return Ok(Step::Skip);
         }
@@ -222,12 +224,18 @@ impl Hub {
         if row.event.sender != portal.local || !self.may_use(&portal.local) {
             return Ok(Step::Skip);
         }
+        if self.take_plain_verification(row, portal).await? {
+            return Ok(Step::Skip);
+        }
         let message = match self.read(row, &portal.ghost, portal.encryption).await {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(Step::Skip),
             Err(_) if behind => return Ok(Step::Wait(LOOK_AGAIN)),
             Err(error) => return self.cannot_read(row, portal, error).await,
         };
+        if self.take_verification(row, portal, &message).await? {
+            return Ok(Step::Skip);
+        }
         if message.event_type != "m.room.message" {
             return Ok(Step::Skip);
         }

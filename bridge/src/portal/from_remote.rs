@@ -80,10 +80,10 @@ impl Hub {
     }
 
     async fn take_event(&self, row: &PendingRemoteEvent) -> Result<Step, StepError> {
-        let Author::Person(user) = &row.event.chat.local else {
-            return self.end(row).await;
-        };
         let contact = &row.event.chat.contact;
+        let Author::Person(user) = &row.event.chat.local else {
+            return self.take_for_bridge(row, contact).await;
+        };
         let RemoteEventKind::Message { id, content, security } = &row.event.kind else {
             return self.take_report(row, user, contact).await;
         };
@@ -104,6 +104,24 @@ impl Hub {
         };
         let message = Message { id: id.as_ref(), content, security: *security };
         self.deliver(row, &portal, message).await
+    }
+
+    /// What a contact writes to the bridge itself. It is done before it begins, like a command of a
+    /// Matrix user.
+    async fn take_for_bridge(
+        &self,
+        row: &PendingRemoteEvent,
+        contact: &RemoteUserId,
+    ) -> Result<Step, StepError> {
+        let step = self.end(row).await?;
+        if let RemoteEventKind::Message { content, security, .. } = &row.event.kind
+            && let Err(error) = self.obey_contact(contact, content, *security).await
+        {
+            tracing::warn!(error = %crate::error_chain(&error), "portal.contact_command.failed");
+            let text = "That did not work. Please try again.";
+            self.tell_contact(contact, "answer", text).await;
+        }
+        Ok(step)
     }
 
     /// What became of messages to the contact, and what waits for whom.

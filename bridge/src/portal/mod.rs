@@ -14,6 +14,7 @@
 //! | [`content`], [`room_state`] | pure conversions |
 
 mod commands;
+mod contact_commands;
 pub mod content;
 mod create_room;
 mod doorbells;
@@ -28,6 +29,7 @@ mod say;
 mod status;
 #[cfg(test)]
 mod tests;
+mod verification;
 
 use std::{
     collections::HashSet,
@@ -87,6 +89,7 @@ pub struct Hub {
     told_waiting: std::sync::Mutex<HashSet<OwnedEventId>>,
     making_portals: Locks,
     telling_contacts: Locks,
+    verifying: Locks,
 }
 
 /// Why a step did not end. Nothing of it is stored, and it is tried again.
@@ -123,6 +126,7 @@ impl Hub {
             told_waiting: std::sync::Mutex::default(),
             making_portals: Locks::new(),
             telling_contacts: Locks::new(),
+            verifying: Locks::new(),
         })
     }
 
@@ -132,6 +136,7 @@ impl Hub {
     /// When the bot could not be made; nothing has begun.
     pub(crate) async fn start(&self) -> Result<(), StepError> {
         self.parts.devices.ensure_published(self.parts.namespace.bot()).await?;
+        self.tend_all_verifications().await?;
         Ok(self.ring_for_all().await?)
     }
 

@@ -41,17 +41,24 @@ impl Hub {
         if encryption == RoomEncryption::Encrypted {
             return Err(DecryptError::NotEncrypted);
         }
-        let parsed: Option<Value> = serde_json::from_str(&event.json).ok();
-        Ok(parsed.and_then(|mut event| event.get_mut("content").map(Value::take)).map(|content| {
-            Message {
-                event_type: event.event_type.clone(),
-                content,
-                security: LegSecurity::Plaintext,
-                trust: None,
-                identity: None,
-            }
-        }))
+        Ok(plain_message(row))
     }
+}
+
+/// What an event says that came in the clear; `None` when it has no content or came encrypted.
+pub(super) fn plain_message(row: &InboxEvent) -> Option<Message> {
+    let event = &row.event;
+    if event.event_type == "m.room.encrypted" {
+        return None;
+    }
+    let mut parsed: Value = serde_json::from_str(&event.json).ok()?;
+    Some(Message {
+        event_type: event.event_type.clone(),
+        content: parsed.get_mut("content")?.take(),
+        security: LegSecurity::Plaintext,
+        trust: None,
+        identity: None,
+    })
 }
 
 fn message_of(decrypted: Decrypted) -> Message {

@@ -216,14 +216,35 @@ impl Hub {
 
     /// Whether it is on its way. It holds nothing of anybody's conversation, so a contact without
     /// encryption gets it too.
-    async fn tell_contact(&self, contact: &RemoteUserId, kind: &str, text: &str) -> bool {
+    pub(super) async fn tell_contact(
+        &self,
+        contact: &RemoteUserId,
+        kind: &str,
+        text: &str,
+    ) -> bool {
+        self.send_to_contact_as_bridge(contact, kind, text, PlaintextPolicy::Allow).await
+    }
+
+    /// As [`Self::tell_contact`], but encrypted or not at all.
+    pub(super) async fn show_contact(&self, contact: &RemoteUserId, text: &str) -> bool {
+        let kind = "verification";
+        self.send_to_contact_as_bridge(contact, kind, text, PlaintextPolicy::Refuse).await
+    }
+
+    async fn send_to_contact_as_bridge(
+        &self,
+        contact: &RemoteUserId,
+        kind: &str,
+        text: &str,
+        plaintext: PlaintextPolicy,
+    ) -> bool {
         let message = OutgoingMessage {
             inbox: None,
             chat: ChatKey { local: Author::Bridge, contact: contact.clone() },
             id: RemoteMessageId::new(format!("gephyra-{kind}-{}", TransactionId::new())),
             content: MessageContent::Text { body: text.to_owned() },
             security: LegSecurity::Plaintext,
-            plaintext: PlaintextPolicy::Allow,
+            plaintext,
         };
         match self.parts.remote.send(message).await {
             Ok(_) => true,

@@ -31,6 +31,7 @@ mod remote_inbox;
 mod sealer;
 mod sequence;
 mod transaction;
+mod verifications;
 mod xmpp_inbox;
 mod xmpp_omemo;
 mod xmpp_outbox;
@@ -60,6 +61,7 @@ pub use self::{
     remote_inbox::{PendingRemoteEvent, RemoteInbox, RemoteInboxId},
     sealer::{Cell, SealError, Sealer},
     transaction::Transaction,
+    verifications::{StoredVerification, VerificationStage, Verifications},
     xmpp_inbox::{PendingStanza, Repetition, StanzaId, XmppInbox},
     xmpp_omemo::{DevicePin, KnownDevices, XmppOmemo},
     xmpp_outbox::{OutgoingStanza, OutgoingStanzaId, XmppOutbox},

@@ -6,7 +6,7 @@ use sqlx::{Any, AnyConnection};
 
 use super::{
     Ghosts, ManagementRooms, MatrixInbox, MatrixOutbox, MegolmIndex, MessageMap, Notices, Pins,
-    Portals, RemoteInbox, Sealer, StoreError,
+    Portals, RemoteInbox, Sealer, StoreError, Verifications,
 };
 
 /// A transaction. Dropped without [`Self::commit`] it changes nothing.
@@ -77,6 +77,11 @@ impl Transaction {
     /// What has been told once.
     pub fn notices(&mut self) -> Notices<'_> {
         Notices::new(self)
+    }
+
+    /// Verifications under way.
+    pub fn verifications(&mut self) -> Verifications<'_> {
+        Verifications::new(self)
     }
 
     /// The guard against replayed Megolm messages.

@@ -36,6 +36,8 @@ pub struct SyncOutcome {
     pub rooms: BTreeSet<OwnedRoomId>,
     /// Users who share a room with this one and whose devices changed.
     pub changed_users: BTreeSet<OwnedUserId>,
+    /// Users who sent something of a verification.
+    pub verifying: BTreeSet<OwnedUserId>,
 }
 
 /// Shows no id and no key.
@@ -51,6 +53,14 @@ struct WithheldNotice {
     #[serde(rename = "type")]
     event_type: String,
     content: WithheldContent,
+}
+
+/// What is read of any message from a device.
+#[derive(Deserialize)]
+struct ToDeviceHead {
+    #[serde(rename = "type")]
+    event_type: String,
+    sender: OwnedUserId,
 }
 
 #[derive(Deserialize)]
@@ -196,8 +206,16 @@ impl Machine {
         let (events, keys) = self.olm.receive_sync_changes(changes, &decryption_settings()).await?;
         let withheld = events.iter().filter_map(withheld_room);
         let rooms = keys.into_iter().map(|key| key.room_id).chain(withheld).collect();
-        Ok(SyncOutcome { rooms, changed_users: sync.device_lists.changed.into_iter().collect() })
+        let verifying = events.iter().filter_map(verifying_user).collect();
+        let changed_users = sync.device_lists.changed.into_iter().collect();
+        Ok(SyncOutcome { rooms, changed_users, verifying })
     }
+}
+
+fn verifying_user(event: &ProcessedToDeviceEvent) -> Option<OwnedUserId> {
+    let ProcessedToDeviceEvent::PlainText(raw) = event else { return None };
+    let event: ToDeviceHead = serde_json::from_str(raw.json().get()).ok()?;
+    event.event_type.starts_with("m.key.verification.").then_some(event.sender)
 }
 
 fn withheld_room(event: &ProcessedToDeviceEvent) -> Option<OwnedRoomId> {

@@ -18,6 +18,7 @@ mod encrypt;
 mod error;
 mod machine;
 mod request;
+mod verification;
 
 pub use self::{
     decrypt::{DecryptError, DecryptedEvent, SenderTrust},
@@ -25,4 +26,5 @@ pub use self::{
     error::MachineError,
     machine::{DeviceRole, Machine, SyncOutcome},
     request::{Request, RequestBody, Response},
+    verification::{CancelReason, RoomEvent, ShortAuthString, Verification, VerificationState},
 };

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use matrix_sdk_crypto::types::requests::{
-    AnyIncomingResponse, AnyOutgoingRequest, KeysQueryRequest, OutgoingRequest, ToDeviceRequest,
-    UploadSigningKeysRequest,
+    AnyIncomingResponse, AnyOutgoingRequest, KeysQueryRequest, OutgoingRequest,
+    OutgoingVerificationRequest, RoomMessageRequest, ToDeviceRequest, UploadSigningKeysRequest,
 };
 use ruma::{
-    OwnedTransactionId,
+    OwnedRoomId, OwnedTransactionId,
     api::client::{
         keys::{claim_keys, get_keys, upload_keys, upload_signatures, upload_signing_keys},
+        message::send_message_event,
         to_device::send_event_to_device,
     },
+    events::MessageLikeEventContent as _,
+    serde::JsonObject,
 };
 
 /// A request, and the id under which its response comes back.
@@ -38,6 +41,15 @@ pub enum RequestBody {
     KeysClaim(claim_keys::v3::Request),
     /// Send messages to devices.
     ToDevice(send_event_to_device::v3::Request),
+    /// Send an event into a room, encrypted if the room is; the request's id is its transaction id.
+    RoomEvent {
+        /// The room.
+        room: OwnedRoomId,
+        /// The event's type, as it is to be inside the ciphertext.
+        event_type: String,
+        /// The event's content.
+        content: JsonObject,
+    },
 }
 
 /// The homeserver's answer to a [`Request`] of the same kind.
@@ -55,6 +67,8 @@ pub enum Response {
     KeysClaim(claim_keys::v3::Response),
     /// The messages are sent.
     ToDevice(send_event_to_device::v3::Response),
+    /// The event is sent.
+    RoomEvent(send_message_event::v3::Response),
 }
 
 impl Response {
@@ -66,6 +80,7 @@ impl Response {
             Self::KeysQuery(response) => AnyIncomingResponse::KeysQuery(response),
             Self::KeysClaim(response) => AnyIncomingResponse::KeysClaim(response),
             Self::ToDevice(response) => AnyIncomingResponse::ToDevice(response),
+            Self::RoomEvent(response) => AnyIncomingResponse::RoomMessage(response),
         }
     }
 }
@@ -90,7 +105,23 @@ impl Request {
         Self { id, body: RequestBody::SigningKeysUpload(body) }
     }
 
-    /// `None` for messages into rooms: they belong to verifications, which nobody accepts yet.
+    /// `None` for messages into rooms: see [`Self::room_event`].
+    /// A message of a verification.
+    pub(super) fn verification(request: OutgoingVerificationRequest) -> Self {
+        let id = request.request_id().to_owned();
+        let body = match request {
+            OutgoingVerificationRequest::ToDevice(request) => to_device_body(&request),
+            OutgoingVerificationRequest::InRoom(request) => room_event_body(&request),
+        };
+        Self { id, body }
+    }
+
+    /// A message that the machine wants to send into a room by itself.
+    pub(super) fn room_event(request: &OutgoingRequest) -> Option<Self> {
+        let AnyOutgoingRequest::RoomMessage(message) = request.request() else { return None };
+        Some(Self { id: request.request_id().to_owned(), body: room_event_body(message) })
+    }
+
     pub(super) fn outgoing(request: &OutgoingRequest) -> Option<Self> {
         let body = match request.request() {
             AnyOutgoingRequest::KeysUpload(body) => RequestBody::KeysUpload(body.clone()),
@@ -111,6 +142,17 @@ fn keys_query_body(request: &KeysQueryRequest) -> RequestBody {
     body.timeout = request.timeout;
     body.device_keys = request.device_keys.clone();
     RequestBody::KeysQuery(body)
+}
+
+fn room_event_body(request: &RoomMessageRequest) -> RequestBody {
+    // The library's own contents are objects.
+    let content = serde_json::to_value(&*request.content).ok();
+    let content = content.and_then(|content| content.as_object().cloned()).unwrap_or_default();
+    RequestBody::RoomEvent {
+        room: request.room_id.clone(),
+        event_type: request.content.event_type().to_string(),
+        content: JsonObject::from_iter(content),
+    }
 }
 
 fn to_device_body(request: &ToDeviceRequest) -> RequestBody {

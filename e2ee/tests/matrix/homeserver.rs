@@ -12,14 +12,17 @@ use std::{
     sync::Mutex,
 };
 
-use e2ee::matrix::{Machine, Request, RequestBody, Response};
+use e2ee::matrix::{Machine, Request, RequestBody, Response, RoomEvent};
 use ruma::{
-    DeviceId, OneTimeKeyAlgorithm, OwnedDeviceId, OwnedUserId, UInt, UserId,
+    DeviceId, EventId, MilliSecondsSinceUnixEpoch, OneTimeKeyAlgorithm, OwnedDeviceId,
+    OwnedEventId, OwnedUserId, RoomId, UInt, UserId,
     api::client::{
         keys::{claim_keys, get_keys, upload_keys, upload_signatures, upload_signing_keys},
+        message::send_message_event,
         sync::sync_events,
         to_device::send_event_to_device,
     },
+    serde::JsonObject,
     to_device::DeviceIdOrAllDevices,
 };
 use serde_json::{Value, json};
@@ -34,6 +37,7 @@ struct State {
     fallback_keys: BTreeMap<Key, BTreeMap<String, Value>>,
     inboxes: BTreeMap<Key, Vec<Value>>,
     changed: BTreeMap<Key, BTreeSet<OwnedUserId>>,
+    timeline: Vec<RoomEvent>,
     batch: u64,
 }
 
@@ -98,7 +102,37 @@ impl Homeserver {
                 }
                 Response::ToDevice(send_event_to_device::v3::Response::new())
             }
+            RequestBody::RoomEvent { room, event_type, content } => {
+                let event_id = self.say(user, &room, &event_type, content);
+                Response::RoomEvent(send_message_event::v3::Response::new(event_id))
+            }
         }
+    }
+
+    /// Puts an event into a room.
+    pub fn say(
+        &self,
+        sender: &UserId,
+        room: &RoomId,
+        event_type: &str,
+        content: JsonObject,
+    ) -> OwnedEventId {
+        let mut state = self.state.lock().unwrap();
+        let event = RoomEvent {
+            room: room.to_owned(),
+            event_id: EventId::parse(format!("$event{}", state.timeline.len())).unwrap(),
+            sender: sender.to_owned(),
+            origin_server_ts: MilliSecondsSinceUnixEpoch::now(),
+            event_type: event_type.to_owned(),
+            content,
+        };
+        state.timeline.push(event.clone());
+        event.event_id
+    }
+
+    /// All events of all rooms, in order.
+    pub fn timeline(&self) -> Vec<RoomEvent> {
+        self.state.lock().unwrap().timeline.clone()
     }
 
     fn deliver(

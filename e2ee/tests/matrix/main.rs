@@ -9,6 +9,7 @@
 )]
 
 mod homeserver;
+mod verification;
 
 use std::{collections::BTreeSet, sync::Arc};
 

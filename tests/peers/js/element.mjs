@@ -2,7 +2,7 @@
 //
 // A command is one line {"id": 1, "do": "send", ...}; its answer is {"event": "done", "id": 1, "value": {...}} or
 // {"event": "failed", "id": 1, "error": "..."}. Everything the client sees arrives as a line of its own: `ready`,
-// `invited`, `membership`, `message`, `state`, `status`. The client ends when its input ends.
+// `invited`, `membership`, `message`, `state`, `status`, and those of verification.mjs. The client ends when its input ends.
 //
 // Environment: ELEMENT_HOMESERVER, ELEMENT_USER, ELEMENT_PASSWORD.
 import "fake-indexeddb/auto";
@@ -17,6 +17,7 @@ import {
     OnlySignedDevicesIsolationMode,
     decodeRecoveryKey,
 } from "matrix-js-sdk/lib/crypto-api/index.js";
+import { verifications } from "./verification.mjs";
 
 const { ELEMENT_HOMESERVER: baseUrl, ELEMENT_USER: name, ELEMENT_PASSWORD: password } = process.env;
 const MEGOLM = { type: "m.room.encryption", state_key: "", content: { algorithm: "m.megolm.v1.aes-sha2" } };
@@ -115,6 +116,7 @@ async function joinedRoom(roomId) {
 }
 
 const commands = {
+    ...verifications(client, crypto, say),
     async set_up_cross_signing() {
         const key = await crypto.createRecoveryKeyFromPassphrase();
         await crypto.bootstrapCrossSigning({

@@ -2,14 +2,17 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use e2ee::matrix::{DeviceRole, Machine, Request, RequestBody, Response};
 use matrix_sdk_crypto::store::CryptoStore;
 use ruma::{DeviceId, OwnedRoomId, OwnedUserId, UserId};
 
-use super::Shared;
+use super::{Shared, verify::Verifying};
 use crate::{
     matrix::{Identity, MatrixError, error::MachineFault},
     store::{Ghost, GhostStage, SqlCryptoStore},
@@ -26,6 +29,9 @@ pub(super) struct Device {
     /// Whose keys were asked for, by room, since the machine was loaded. A person who was away
     /// from all shared rooms may have changed devices meanwhile, and no sync says so.
     pub(super) asked: HashMap<OwnedRoomId, BTreeSet<OwnedUserId>>,
+    pub(super) verifying: Verifying,
+    /// Whether it must stay loaded.
+    pub(super) busy: Arc<AtomicBool>,
 }
 
 /// What a round of requests has shown.
@@ -45,8 +51,9 @@ impl Exchange {
 }
 
 impl Device {
-    pub(super) fn new(user: OwnedUserId, shared: Arc<Shared>) -> Self {
-        Self { user, shared, machine: None, asked: HashMap::new() }
+    pub(super) fn new(user: OwnedUserId, shared: Arc<Shared>, busy: Arc<AtomicBool>) -> Self {
+        let verifying = Verifying::default();
+        Self { user, shared, machine: None, asked: HashMap::new(), verifying, busy }
     }
 
     pub(super) fn who<'a>(&'a self, machine: &'a Machine) -> Identity<'a> {
@@ -60,6 +67,7 @@ impl Device {
         }
         let machine = Arc::new(self.load_published().await?);
         self.asked.clear();
+        self.verifying.clear();
         self.machine = Some(machine.clone());
         Ok(machine)
     }
@@ -68,6 +76,9 @@ impl Device {
     pub(super) fn settle<T, E: MachineFault>(&mut self, result: Result<T, E>) -> Result<T, E> {
         if result.as_ref().err().is_some_and(MachineFault::is_machine_fault) {
             self.machine = None;
+            // The verifications of the machine are gone; whoever knows of any looks.
+            self.busy.store(false, Ordering::Relaxed);
+            self.shared.events.verifications_changed(&self.user);
         }
         result
     }
@@ -136,6 +147,8 @@ impl Device {
             RequestBody::ToDevice(request) => {
                 Response::ToDevice(client.send_to_device(who, request).await?)
             }
+            // They go through the room, encrypted: see `verify`.
+            RequestBody::RoomEvent { .. } => return Err(MatrixError::NotEncrypted),
         })
     }
 

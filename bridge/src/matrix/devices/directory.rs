@@ -41,6 +41,8 @@ pub(super) struct Slot {
     retire: Notify,
     retiring: AtomicBool,
     last_wanted: AtomicU64,
+    /// The device has something in memory that is nowhere else.
+    busy: Arc<AtomicBool>,
 }
 
 /// All loaded devices.
@@ -141,8 +143,9 @@ impl Directory {
             retire: Notify::new(),
             retiring: AtomicBool::new(false),
             last_wanted: AtomicU64::new(0),
+            busy: Arc::default(),
         });
-        let device = Device::new(user.to_owned(), self.shared.clone());
+        let device = Device::new(user.to_owned(), self.shared.clone(), slot.busy.clone());
         let ended = slot.ended.clone().drop_guard();
         self.tracker.spawn(run(device, jobs, slot.clone(), self.stop.clone(), ended));
         let (directory, waiting_slot) = (Arc::clone(self), slot.clone());
@@ -158,7 +161,7 @@ impl Slot {
 
     /// Nothing waits in front of it and nobody is about to queue.
     fn is_idle(&self) -> bool {
-        self.queue.capacity() == self.queue.max_capacity()
+        self.queue.capacity() == self.queue.max_capacity() && !self.busy.load(Ordering::Relaxed)
     }
 }
 

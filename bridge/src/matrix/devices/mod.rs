@@ -12,6 +12,7 @@ mod seal;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +21,10 @@ use serde_json::{Map, Value};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::directory::{Directory, Interest};
-pub use self::open::{Decrypted, SenderTrust};
+pub use self::{
+    open::{Decrypted, SenderTrust},
+    verify::{LostFlow, VerificationStep},
+};
 use super::{DecryptError, EncryptError, MatrixClient, MatrixError, rooms::Rooms};
 use crate::{clock::Clock, namespace::Namespace, store::Database};
 
@@ -31,6 +35,8 @@ pub trait DeviceEvents: Send + Sync {
     fn keys_arrived(&self, room: &RoomId);
     /// The devices or identities of these users, none of them ours, have changed.
     fn device_lists_changed(&self, users: &[OwnedUserId]);
+    /// A verification of this user of ours has moved, or has something to say.
+    fn verifications_changed(&self, user: &UserId);
 }
 
 /// What the devices are built from.

@@ -34,7 +34,7 @@ impl Device {
         self.settle(result)
     }
 
-    async fn try_encrypt(
+    pub(super) async fn try_encrypt(
         &mut self,
         room: &RoomId,
         audience: &BTreeSet<OwnedUserId>,

@@ -41,13 +41,17 @@ impl Device {
     }
 
     async fn take_sync(
-        &self,
+        &mut self,
         machine: &Machine,
         answer: sync_events::v3::Response,
     ) -> Result<Exchange, MatrixError> {
-        let outcome = machine.receive_sync(answer).await?;
+        let mut outcome = machine.receive_sync(answer).await?;
+        self.verifying.heard_of(std::mem::take(&mut outcome.verifying));
         self.ring(outcome);
-        self.exchange(machine).await
+        let exchange = self.exchange(machine).await?;
+        self.look_at_verifications(machine).await?;
+        self.remind_of_verifications();
+        Ok(exchange)
     }
 
     /// What the sync brought is committed: others may look at it.

@@ -22,6 +22,7 @@ struct NoBell;
 impl DeviceEvents for NoBell {
     fn keys_arrived(&self, _: &RoomId) {}
     fn device_lists_changed(&self, _: &[OwnedUserId]) {}
+    fn verifications_changed(&self, _: &UserId) {}
 }
 
 /// Devices whose homeserver answers nothing.

@@ -4,4 +4,5 @@ mod at_rest;
 mod opening;
 mod repositories;
 mod sealing;
+mod verifications;
 mod xmpp;

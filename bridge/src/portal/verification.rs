@@ -1,0 +1,425 @@
+//! Verifications across the bridge: the Matrix user compares keys with the ghost in their client, the
+//! contact is shown the same symbols on the other network, by the bridge and encrypted.
+//!
+//! What is compared is the key that the bridge holds for the contact: see SECURITY.md.
+
+use e2ee::matrix::{CancelReason, RoomEvent, Verification, VerificationState};
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, UInt, UserId};
+
+use super::{
+    Hub, StepError,
+    from_remote::chat_of,
+    notices::verification as words,
+    read::{Message, plain_message},
+    say::Wording,
+};
+use crate::{
+    matrix::{LostFlow, VerificationStep},
+    network::{IdentityTrust, RemoteUserId},
+    store::{InboxEvent, Portal, PortalState, StoredVerification, VerificationStage},
+};
+
+/// What came of a contact's wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// It was done.
+    Done,
+    /// There is nothing to compare now, or not with this person.
+    Nothing,
+    /// There is more than one comparison: which is meant?
+    Ambiguous,
+}
+
+/// Why a verification was not begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotBegun {
+    /// One is under way.
+    UnderWay,
+    /// The Matrix user has no identity.
+    NoIdentity,
+    /// There is no chat of the two.
+    NoChat,
+}
+
+impl Hub {
+    /// Gives an event of a verification to the ghost, if that is what it is.
+    pub(super) async fn take_verification(
+        &self,
+        row: &InboxEvent,
+        portal: &Portal,
+        message: &Message,
+    ) -> Result<bool, StepError> {
+        let Some(content) = message.content.as_object() else { return Ok(false) };
+        let content = content.clone().into_iter().collect();
+        if !RoomEvent::is_verification(&message.event_type, &content) {
+            return Ok(false);
+        }
+        let sent_at =
+            u64::try_from(row.event.origin_ts).ok().and_then(|ms| UInt::try_from(ms).ok());
+        let event = RoomEvent {
+            room: row.event.room_id.clone(),
+            event_id: row.event.event_id.clone(),
+            sender: row.event.sender.clone(),
+            origin_server_ts: MilliSecondsSinceUnixEpoch(sent_at.unwrap_or_default()),
+            event_type: message.event_type.clone(),
+            content,
+        };
+        self.parts.devices.take_verification_event(&portal.ghost, event).await?;
+        Ok(true)
+    }
+
+    /// As [`Self::take_verification`], for what came in the clear: Element sends these so, also into
+    /// encrypted rooms. What they lead to rests on what people compare.
+    pub(super) async fn take_plain_verification(
+        &self,
+        row: &InboxEvent,
+        portal: &Portal,
+    ) -> Result<bool, StepError> {
+        match plain_message(row) {
+            Some(message) => self.take_verification(row, portal, &message).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Takes up what an earlier run has left: it ends on both sides.
+    pub(super) async fn tend_all_verifications(&self) -> Result<(), StepError> {
+        let mut tx = self.parts.db.read().await?;
+        let ghosts = tx.verifications().load_ghosts().await?;
+        drop(tx);
+        for ghost in ghosts {
+            self.tend_verifications(&ghost).await?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with everything that is under way with a ghost.
+    pub(super) async fn tend_verifications(&self, ghost: &UserId) -> Result<(), StepError> {
+        let tend = async {
+            let seen = self.parts.devices.verifications(ghost).await?;
+            let mut tx = self.parts.db.read().await?;
+            let known = tx.verifications().load_by_ghost(ghost).await?;
+            drop(tx);
+            for verification in &seen {
+                let row = known
+                    .iter()
+                    .find(|row| row.user_id == verification.user && row.flow == verification.flow);
+                match row {
+                    Some(row) => self.go_on(row, verification).await?,
+                    None => self.new_verification(ghost, verification).await?,
+                }
+            }
+            let is_lost = |row: &&StoredVerification| {
+                !seen.iter().any(|it| it.user == row.user_id && it.flow == row.flow)
+            };
+            for row in known.iter().filter(is_lost) {
+                self.interrupted(row).await?;
+            }
+            Ok(())
+        };
+        self.verifying.alone(ghost, tend).await
+    }
+
+    /// One that the contact did not ask for.
+    async fn new_verification(
+        &self,
+        ghost: &UserId,
+        verification: &Verification,
+    ) -> Result<(), StepError> {
+        let step = match &verification.state {
+            VerificationState::Requested => match self.portal_for(ghost, verification).await? {
+                Some(portal) if verification.is_device_signed => {
+                    return self.accept(&portal, verification).await;
+                }
+                Some(portal) => {
+                    self.say(&portal, Wording::Public, words::UNSIGNED_DEVICE).await?;
+                    VerificationStep::Cancel(CancelReason::Declined)
+                }
+                None => VerificationStep::Cancel(CancelReason::Declined),
+            },
+            // What the contact asks for is stored a moment after it was sent.
+            VerificationState::Asked => return Ok(()),
+            VerificationState::Done { .. } | VerificationState::Cancelled { .. } => {
+                VerificationStep::Forget
+            }
+            _ => VerificationStep::Cancel(CancelReason::Declined),
+        };
+        let (user, flow) = (&verification.user, &verification.flow);
+        Ok(self.parts.devices.step_verification(ghost, user, flow, step).await?)
+    }
+
+    /// The portal of a person and a ghost, if they may talk there.
+    async fn portal_for(
+        &self,
+        ghost: &UserId,
+        verification: &Verification,
+    ) -> Result<Option<Portal>, StepError> {
+        let user = &verification.user;
+        let Some(contact) = self.contact_of_ghost(ghost).filter(|_| self.may_use(user)) else {
+            return Ok(None);
+        };
+        let portal = self.open_portal(user, &contact).await?;
+        Ok(portal.filter(|it| verification.room.as_ref().is_none_or(|room| *room == it.room_id)))
+    }
+
+    async fn open_portal(
+        &self,
+        user: &UserId,
+        contact: &RemoteUserId,
+    ) -> Result<Option<Portal>, StepError> {
+        let mut tx = self.parts.db.read().await?;
+        let portal = tx.portals().find_by_chat(self.parts.network.name(), user, contact).await?;
+        Ok(portal.filter(|portal| portal.state != PortalState::Closed))
+    }
+
+    /// The person asks: the contact is told to be ready, because there is a minute to compare.
+    async fn accept(&self, portal: &Portal, verification: &Verification) -> Result<(), StepError> {
+        let row = row_of(portal, verification, VerificationStage::AskedByUser);
+        let text = words::announced(&portal.local);
+        if !self.show_contact(&portal.contact, &text).await {
+            self.step(&row, VerificationStep::Cancel(CancelReason::Declined)).await?;
+            return self.say(portal, Wording::Public, words::CONTACT_OUT_OF_REACH).await;
+        }
+        let mut tx = self.parts.db.begin().await?;
+        tx.verifications().insert(&row).await?;
+        tx.commit().await?;
+        self.step(&row, VerificationStep::Accept).await
+    }
+
+    async fn go_on(
+        &self,
+        row: &StoredVerification,
+        verification: &Verification,
+    ) -> Result<(), StepError> {
+        match (&verification.state, row.stage) {
+            (VerificationState::Requested, _) => self.step(row, VerificationStep::Accept).await,
+            (VerificationState::Ready, VerificationStage::AskedByContact) => {
+                self.step(row, VerificationStep::Begin).await
+            }
+            (VerificationState::Exchanging, _) => self.step(row, VerificationStep::GoAlong).await,
+            (
+                VerificationState::Comparing(shown),
+                VerificationStage::AskedByUser | VerificationStage::AskedByContact,
+            ) => {
+                let verified = self.has_verified_device(row).await;
+                let text = words::to_compare(&row.user_id, shown, verified);
+                if self.show_contact(&row.contact, &text).await {
+                    return self.set_stage(row, VerificationStage::Shown).await;
+                }
+                self.step(row, VerificationStep::Cancel(CancelReason::Declined)).await
+            }
+            // The fault of a moment stood between the contact's word and its way to the machine.
+            (VerificationState::Comparing(_), VerificationStage::Confirmed) => {
+                self.step(row, VerificationStep::Confirm).await
+            }
+            (VerificationState::Done { master_key }, _) => self.verified(row, master_key).await,
+            (VerificationState::Cancelled { by_us, code }, _) => {
+                self.not_verified(row, words::cancelled(row.stage, *by_us, code)).await
+            }
+            (
+                VerificationState::Asked
+                | VerificationState::Ready
+                | VerificationState::Comparing(_)
+                | VerificationState::Confirmed,
+                _,
+            ) => Ok(()),
+        }
+    }
+
+    async fn set_stage(
+        &self,
+        row: &StoredVerification,
+        stage: VerificationStage,
+    ) -> Result<(), StepError> {
+        let mut tx = self.parts.db.begin().await?;
+        tx.verifications().set_stage(row, stage).await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn step(
+        &self,
+        row: &StoredVerification,
+        step: VerificationStep,
+    ) -> Result<(), StepError> {
+        let devices = &self.parts.devices;
+        Ok(devices.step_verification(&row.ghost, &row.user_id, &row.flow, step).await?)
+    }
+
+    /// Whether the person has verified any device of the contact.
+    async fn has_verified_device(&self, row: &StoredVerification) -> bool {
+        let portal = self.open_portal(&row.user_id, &row.contact).await.ok().flatten();
+        let Some(portal) = portal else { return false };
+        let devices = self.parts.remote.devices(&chat_of(&portal)).await.unwrap_or_default();
+        devices.iter().any(|device| device.trust == IdentityTrust::Verified)
+    }
+
+    /// Both have compared, and the ghost has signed the person's identity.
+    async fn verified(&self, row: &StoredVerification, master_key: &str) -> Result<(), StepError> {
+        // Verified is this very identity, and not any other that may wait for approval.
+        let is_waiting = self.waiting_identity(&row.user_id).await?.as_deref() == Some(master_key);
+        let devices = &self.parts.devices;
+        let approved = is_waiting && devices.approve(&row.user_id, master_key).await?;
+        self.show_contact(&row.contact, &words::verified_for_contact(&row.user_id)).await;
+        self.end_verification(row, words::VERIFIED).await?;
+        if approved {
+            self.release_person(&row.user_id).await?;
+        }
+        self.step(row, VerificationStep::Forget).await
+    }
+
+    async fn not_verified(
+        &self,
+        row: &StoredVerification,
+        (person, contact): (&'static str, &'static str),
+    ) -> Result<(), StepError> {
+        self.show_contact(&row.contact, &words::about(&row.user_id, contact)).await;
+        self.end_verification(row, person).await?;
+        self.step(row, VerificationStep::Forget).await
+    }
+
+    /// The machine knows nothing of it: the bridge was restarted, or a fault threw it away.
+    async fn interrupted(&self, row: &StoredVerification) -> Result<(), StepError> {
+        let verified = self.parts.devices.verified_key(&row.ghost, &row.user_id).await?;
+        if let (Some(key), VerificationStage::Confirmed) = (verified, row.stage) {
+            return self.verified(row, &key).await;
+        }
+        let through = match (&row.flow_room, &row.device_id) {
+            (Some(room), _) => Some(LostFlow::Room(room.clone())),
+            (None, Some(device)) => Some(LostFlow::Device(device.clone())),
+            (None, None) => None,
+        };
+        if let Some(through) = through {
+            let devices = &self.parts.devices;
+            devices.end_lost_verification(&row.ghost, &row.user_id, &row.flow, through).await?;
+        }
+        let (person, contact) = words::INTERRUPTED;
+        self.show_contact(&row.contact, &words::about(&row.user_id, contact)).await;
+        self.end_verification(row, person).await
+    }
+
+    /// The last word to the person, and the end of the row.
+    async fn end_verification(
+        &self,
+        row: &StoredVerification,
+        text: &str,
+    ) -> Result<(), StepError> {
+        let mut tx = self.parts.db.read().await?;
+        let portal = tx.portals().find_by_room(&row.portal_room).await?;
+        drop(tx);
+        let staged = match &portal {
+            Some(portal) => self.stage_for_person(portal, Wording::Public, text).await?,
+            None => None,
+        };
+        let mut tx = self.parts.db.begin().await?;
+        tx.verifications().delete(row).await?;
+        if let Some(staged) = &staged {
+            tx.matrix_outbox().insert(staged).await?;
+        }
+        tx.commit().await?;
+        self.parts.outbox.ring(&row.portal_room);
+        Ok(())
+    }
+
+    /// Begins a verification for whoever of the two wants it: the person's client shows it as
+    /// asked for by the contact.
+    pub(super) async fn begin_verification(
+        &self,
+        user: &UserId,
+        contact: &RemoteUserId,
+    ) -> Result<Result<(), NotBegun>, StepError> {
+        let Some(portal) = self.open_portal(user, contact).await?.filter(|_| self.may_use(user))
+        else {
+            return Ok(Err(NotBegun::NoChat));
+        };
+        let begin = async {
+            let mut tx = self.parts.db.read().await?;
+            let known = tx.verifications().load_by_ghost(&portal.ghost).await?;
+            drop(tx);
+            if known.iter().any(|row| row.user_id == *user) {
+                return Ok(Err(NotBegun::UnderWay));
+            }
+            let devices = &self.parts.devices;
+            let asked = devices.ask_for_verification(&portal.ghost, user, &portal.room_id).await;
+            let Some(flow) = asked? else { return Ok(Err(NotBegun::NoIdentity)) };
+            let row = StoredVerification {
+                ghost: portal.ghost.clone(),
+                user_id: user.to_owned(),
+                flow,
+                contact: contact.clone(),
+                portal_room: portal.room_id.clone(),
+                flow_room: Some(portal.room_id.clone()),
+                device_id: None,
+                stage: VerificationStage::AskedByContact,
+            };
+            let mut tx = self.parts.db.begin().await?;
+            tx.verifications().insert(&row).await?;
+            tx.commit().await?;
+            Ok(Ok(()))
+        };
+        self.verifying.alone(&portal.ghost, begin).await
+    }
+
+    /// The contact has compared. `user` is whom they name, where they do.
+    pub(super) async fn contact_compared(
+        &self,
+        contact: &RemoteUserId,
+        user: Option<&UserId>,
+        is_same: bool,
+    ) -> Result<Answered, StepError> {
+        let mut tx = self.parts.db.read().await?;
+        let mut rows = tx.verifications().load_by_contact(contact).await?;
+        drop(tx);
+        rows.retain(|row| user.is_none_or(|user| row.user_id == user));
+        rows.retain(|row| row.stage == VerificationStage::Shown);
+        let row = match rows.as_slice() {
+            [] => return Ok(Answered::Nothing),
+            [row] => row,
+            _ => return Ok(Answered::Ambiguous),
+        };
+        let step = match is_same {
+            true => {
+                self.set_stage(row, VerificationStage::Confirmed).await?;
+                VerificationStep::Confirm
+            }
+            false => VerificationStep::Cancel(CancelReason::Mismatch),
+        };
+        self.step(row, step).await?;
+        Ok(Answered::Done)
+    }
+
+    /// The people that a contact is comparing with.
+    pub(super) async fn comparing_with(
+        &self,
+        contact: &RemoteUserId,
+    ) -> Result<Vec<OwnedUserId>, StepError> {
+        let mut tx = self.parts.db.read().await?;
+        let rows = tx.verifications().load_by_contact(contact).await?;
+        Ok(rows.into_iter().map(|row| row.user_id).collect())
+    }
+}
+
+impl From<NotBegun> for &'static str {
+    fn from(why: NotBegun) -> Self {
+        match why {
+            NotBegun::UnderWay => "A comparison is under way already.",
+            NotBegun::NoIdentity => "They have no encryption identity to compare.",
+            NotBegun::NoChat => "You have no chat with them through this bridge.",
+        }
+    }
+}
+
+fn row_of(
+    portal: &Portal,
+    verification: &Verification,
+    stage: VerificationStage,
+) -> StoredVerification {
+    StoredVerification {
+        ghost: portal.ghost.clone(),
+        user_id: verification.user.clone(),
+        flow: verification.flow.clone(),
+        contact: portal.contact.clone(),
+        portal_room: portal.room_id.clone(),
+        flow_room: verification.room.clone(),
+        device_id: verification.device.clone(),
+        stage,
+    }
+}

@@ -1,0 +1,250 @@
+//! Emoji compared across the bridge.
+
+use anyhow::{Context, Result, ensure};
+use tests::comparison::Emoji;
+use tests::journal::SOON;
+use tests::omemo::Received;
+use tests::xmpp_server::COMPONENT;
+use tests::{Namespace, Shield};
+
+use crate::Chat;
+
+impl Chat {
+    fn ghost(&self) -> String {
+        self.world.ghost_of(self.bob.jid())
+    }
+
+    /// Both know each other already, as people do who come to compare keys.
+    async fn open_and_talk(story: &str) -> Result<Self> {
+        let chat = Self::open(story).await?;
+        chat.alice.send(&chat.room, "Hello").await?;
+        chat.bob.receives("Hello").await?;
+        chat.bob.send(&chat.alices_jid(), "Hello to you", Namespace::Legacy).await?;
+        chat.alice.receives("Hello to you").await?;
+        Ok(chat)
+    }
+
+    /// Waits until the bridge itself says something to Bob that contains these words.
+    async fn bridge_tells_bob(&self, words: &str) -> Result<Received> {
+        let says = |it: &Received| it.sender == COMPONENT && it.body.contains(words);
+        let waited = self.bob.message_where(SOON, says).await;
+        waited.with_context(|| format!("the bridge did not say `{words}` to Bob"))
+    }
+
+    async fn bob_answers(&self, word: &str) -> Result<()> {
+        self.bob.send(COMPONENT, word, Namespace::Legacy).await.map(drop)
+    }
+
+    /// What Bob sees is what Alice sees, and it came encrypted from the bridge.
+    async fn both_see_the_same(&self) -> Result<Emoji> {
+        let hers = self.alice.sees_emoji().await?;
+        let his = self.bridge_tells_bob("Write “match” or “no match”").await?;
+        ensure!(his.namespace.is_some(), "the emoji came in the clear");
+        for symbol in &hers.symbols {
+            ensure!(his.body.contains(symbol), "Bob does not see {symbol}");
+        }
+        let numbers: Vec<String> = hers.numbers.iter().map(u64::to_string).collect();
+        ensure!(his.body.contains(&numbers.join(" ")), "the numbers differ");
+        ensure!(his.body.contains("have not verified your devices"), "it promises too much");
+        Ok(hers)
+    }
+
+    async fn nothing_was_verified(&self) -> Result<()> {
+        ensure!(!self.alice.sees_verified(&self.ghost()).await?, "Alice sees Bob as verified");
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn alice_verifies_bob_in_their_room_and_sees_him_verified() -> Result<()> {
+    let chat = Chat::open_and_talk("verify-in-room").await?;
+    let Chat { alice, bob, room, .. } = &chat;
+    alice.verify_in_room(&chat.ghost(), room).await?;
+    chat.bridge_tells_bob("wants to compare encryption keys").await?;
+    alice.verification_is("Ready").await?;
+    alice.compare_emoji().await?;
+    chat.both_see_the_same().await?;
+    chat.bob_answers("match").await?;
+    alice.says_emoji_are_the_same().await?;
+    alice.verification_is("Done").await?;
+    chat.bridge_tells_bob("Verified: ").await?;
+    chat.bot_tells_alice("Verified: ").await?;
+    alice.comes_to_see_verified(&chat.ghost()).await?;
+
+    alice.exclude_insecure_devices().await?;
+    bob.send(&chat.alices_jid(), "Now you know me", Namespace::Legacy).await?;
+    let shown = alice.receives("Now you know me").await?;
+    assert_eq!((shown.encrypted, shown.shield), (true, Some(Shield::None)));
+    alice.send(room, "And you me").await?;
+    bob.receives("And you me").await?;
+    chat.end().await
+}
+
+#[tokio::test]
+async fn alice_verifies_bob_from_device_to_device() -> Result<()> {
+    let chat = Chat::open_and_talk("verify-to-device").await?;
+    let Chat { alice, .. } = &chat;
+    let devices = alice.devices_of(&chat.ghost()).await?;
+    let device = devices.keys().next().context("the ghost has no device")?;
+    alice.verify_device_to_device(&chat.ghost(), device).await?;
+    alice.verification_is("Ready").await?;
+    alice.compare_emoji().await?;
+    chat.both_see_the_same().await?;
+    alice.says_emoji_are_the_same().await?;
+    chat.bob_answers("match").await?;
+    alice.verification_is("Done").await?;
+    alice.comes_to_see_verified(&chat.ghost()).await?;
+    chat.bot_tells_alice("Verified: ").await?;
+    chat.end().await
+}
+
+#[tokio::test]
+async fn bob_asks_for_it_and_alice_sees_his_ghost_ask() -> Result<()> {
+    let chat = Chat::open_and_talk("verify-from-xmpp").await?;
+    let Chat { alice, .. } = &chat;
+    chat.bob_answers(&format!("verify {}", alice.user_id())).await?;
+    chat.bridge_tells_bob("I have asked").await?;
+    alice.accept_verification_from(&chat.ghost()).await?;
+    chat.both_see_the_same().await?;
+    chat.bob_answers("match").await?;
+    alice.says_emoji_are_the_same().await?;
+    alice.verification_is("Done").await?;
+    alice.comes_to_see_verified(&chat.ghost()).await?;
+    chat.bridge_tells_bob("Verified: ").await?;
+    chat.end().await
+}
+
+#[tokio::test]
+async fn a_mismatch_on_either_side_ends_it_on_both() -> Result<()> {
+    let chat = Chat::open_and_talk("verify-mismatch").await?;
+    let Chat { alice, room, .. } = &chat;
+    alice.verify_in_room(&chat.ghost(), room).await?;
+    alice.verification_is("Ready").await?;
+    alice.compare_emoji().await?;
+    chat.both_see_the_same().await?;
+    chat.bob_answers("no match").await?;
+    assert_eq!(alice.verification_is("Cancelled").await?.as_deref(), Some("m.mismatched_sas"));
+    chat.bot_tells_alice("Your contact did not see the same").await?;
+    chat.bridge_tells_bob("it was not the same").await?;
+    chat.nothing_was_verified().await?;
+    chat.end().await
+}
+
+#[tokio::test]
+async fn a_mismatch_that_alice_sees_is_told_to_bob() -> Result<()> {
+    let chat = Chat::open_and_talk("verify-mismatch-alice").await?;
+    let Chat { alice, room, .. } = &chat;
+    alice.verify_in_room(&chat.ghost(), room).await?;
+    alice.verification_is("Ready").await?;
+    alice.compare_emoji().await?;
+    chat.both_see_the_same().await?;
+    alice.says_emoji_differ().await?;
+    chat.bridge_tells_bob("they did not see the same").await?;
+    chat.bob_answers("match").await?;
+    chat.bridge_tells_bob("nothing to compare").await?;
+    chat.nothing_was_verified().await?;
+    chat.end().await
+}
+
+#[tokio::test]
+async fn whoever_cancels_the_other_side_learns_it() -> Result<()> {
+    let chat = Chat::open_and_talk("verify-cancel").await?;
+    let Chat { alice, room, .. } = &chat;
+    alice.verify_in_room(&chat.ghost(), room).await?;
+    alice.verification_is("Ready").await?;
+    alice.cancels_verification().await?;
+    chat.bridge_tells_bob("was ended by them").await?;
+    chat.nothing_was_verified().await?;
+    chat.end().await
+}
+
+#[tokio::test]
+async fn without_an_answer_it_times_out_on_both_sides() -> Result<()> {
+    let chat = Chat::open_and_talk("verify-timeout").await?;
+    let Chat { alice, room, .. } = &chat;
+    alice.verify_in_room(&chat.ghost(), room).await?;
+    alice.verification_is("Ready").await?;
+    alice.compare_emoji().await?;
+    chat.both_see_the_same().await?;
+    let ended = alice.verification_is_within("Cancelled", SOON * 3).await?;
+    assert_eq!(ended.as_deref(), Some("m.timeout"));
+    chat.bridge_tells_bob("has taken too long").await?;
+    chat.nothing_was_verified().await?;
+    chat.end().await
+}
+
+#[tokio::test]
+async fn a_restart_in_the_middle_ends_it_on_both_sides() -> Result<()> {
+    let mut chat = Chat::open_and_talk("verify-restart").await?;
+    chat.alice.verify_in_room(&chat.ghost(), &chat.room).await?;
+    chat.alice.verification_is("Ready").await?;
+    chat.alice.compare_emoji().await?;
+    chat.both_see_the_same().await?;
+    chat.world.bridge.kill().await?;
+    chat.world.bridge.run().await?;
+    chat.alice.verification_is("Cancelled").await?;
+    chat.bridge_tells_bob("was interrupted by a restart").await?;
+    chat.bot_tells_alice("was interrupted by a restart").await?;
+    chat.bob_answers("match").await?;
+    chat.bridge_tells_bob("nothing to compare").await?;
+    chat.nothing_was_verified().await?;
+    chat.end().await
+}
+
+#[tokio::test]
+async fn both_starting_at_once_ends_in_a_clear_state() -> Result<()> {
+    let chat = Chat::open_and_talk("verify-both").await?;
+    let Chat { alice, room, .. } = &chat;
+    chat.bob_answers(&format!("verify {}", alice.user_id())).await?;
+    chat.bridge_tells_bob("I have asked").await?;
+    alice.verify_in_room(&chat.ghost(), room).await?;
+    alice.verification_is("Cancelled").await?;
+    chat.bridge_tells_bob("The comparison with").await?;
+    chat.nothing_was_verified().await?;
+
+    alice.verify_in_room(&chat.ghost(), room).await?;
+    alice.verification_is("Ready").await?;
+    alice.compare_emoji().await?;
+    chat.both_see_the_same().await?;
+    chat.bob_answers("match").await?;
+    alice.says_emoji_are_the_same().await?;
+    alice.verification_is("Done").await?;
+    alice.comes_to_see_verified(&chat.ghost()).await?;
+    chat.end().await
+}
+
+#[tokio::test]
+async fn a_match_in_the_clear_counts_for_nothing() -> Result<()> {
+    let chat = Chat::open_and_talk("verify-clear").await?;
+    let Chat { alice, bob, room, .. } = &chat;
+    alice.verify_in_room(&chat.ghost(), room).await?;
+    alice.verification_is("Ready").await?;
+    alice.compare_emoji().await?;
+    chat.both_see_the_same().await?;
+    bob.send_plain(COMPONENT, "match").await?;
+    chat.bridge_tells_bob("I take this only encrypted").await?;
+    alice.says_emoji_are_the_same().await?;
+    chat.nothing_was_verified().await?;
+    chat.bob_answers("match").await?;
+    alice.verification_is("Done").await?;
+    chat.end().await
+}
+
+#[tokio::test]
+async fn verifying_anew_releases_what_a_changed_identity_held() -> Result<()> {
+    let chat = Chat::open_and_talk("verify-changed").await?;
+    let Chat { alice, bob, room, .. } = &chat;
+    alice.set_up_cross_signing().await?;
+    bob.send(&chat.alices_jid(), "Is it still you?", Namespace::Legacy).await?;
+    chat.bot_tells_alice("Your encryption identity has changed").await?;
+    chat.bob_answers(&format!("verify {}", alice.user_id())).await?;
+    alice.accept_verification_from(&chat.ghost()).await?;
+    chat.both_see_the_same().await?;
+    chat.bob_answers("match").await?;
+    alice.says_emoji_are_the_same().await?;
+    alice.verification_is("Done").await?;
+    alice.receives("Is it still you?").await?;
+    alice.send(room, "It is").await?;
+    bob.receives("It is").await?;
+    chat.end().await
+}
