@@ -14,7 +14,7 @@ use std::{
 };
 
 fn repository() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+    PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("..")
 }
 
 fn read(path: impl AsRef<Path>) -> String {

@@ -27,7 +27,10 @@ pub fn python(environment: &str) -> Result<PathBuf> {
 
 /// The folder of the peers' programs.
 pub fn peers() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers")
+    // As Cargo says now: one cache of builds may serve several checkouts.
+    let here =
+        env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&here).join("peers")
 }
 
 /// The Node.js that came with the peers' packages.

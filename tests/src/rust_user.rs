@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use futures_util::{Stream, StreamExt as _};
 use matrix_sdk::deserialized_responses::{EncryptionInfo, ShieldState};
 use matrix_sdk::encryption::EncryptionSettings;
+use matrix_sdk::encryption::verification::SasVerification;
 use matrix_sdk::ruma::api::client::room::create_room::v3::{Request, RoomPreset};
 use matrix_sdk::ruma::events::InitialStateEvent;
+use matrix_sdk::ruma::events::key::verification::VerificationMethod;
 use matrix_sdk::ruma::events::room::encrypted::OriginalSyncRoomEncryptedEvent;
 use matrix_sdk::ruma::events::room::encryption::RoomEncryptionEventContent;
 use matrix_sdk::ruma::events::room::member::{MembershipState, OriginalSyncRoomMemberEvent};
@@ -186,11 +189,48 @@ impl RustUser {
             .await
     }
 
+    /// Asks somebody with whom this person has a direct chat to compare emoji, and waits for the emoji.
+    ///
+    /// # Errors
+    /// When the other side does not want it, or it ends before.
+    pub async fn compare_with(&self, user: &str) -> Result<SasVerification> {
+        let identity = self.client.encryption().get_user_identity(&UserId::parse(user)?).await?;
+        let identity = identity.context("they have no identity")?;
+        let methods = vec![VerificationMethod::SasV1];
+        let request = identity.request_verification_with_methods(methods).await?;
+        let changes = request.changes();
+        let ready = changes.filter(|_| std::future::ready(request.is_ready()));
+        ensure!(request.is_ready() || comes(ready).await?, "the request was refused");
+        let sas = request.start_sas().await?.context("the comparison could not begin")?;
+        let changes = sas.changes();
+        let shown = changes.filter(|_| std::future::ready(sas.can_be_presented()));
+        ensure!(sas.can_be_presented() || comes(shown).await?, "nothing is shown");
+        Ok(sas)
+    }
+
+    /// Says that the emoji are the same, and waits until the other side has said so too.
+    ///
+    /// # Errors
+    /// When it ends in another way.
+    pub async fn confirm(&self, sas: &SasVerification) -> Result<()> {
+        sas.confirm().await?;
+        let changes = sas.changes();
+        let ended = changes.filter(|_| std::future::ready(sas.is_done() || sas.is_cancelled()));
+        ensure!(sas.is_done() || comes(ended).await? && sas.is_done(), "it was cancelled");
+        Ok(())
+    }
+
     /// How many events could not be decrypted.
     pub fn undecryptable(&self) -> usize {
         let failed = |happening: &&Happening| matches!(happening, Happening::Undecryptable);
         self.happenings.read(|all| all.iter().filter(failed).count())
     }
+}
+
+/// Whether a stream brings anything before it ends.
+async fn comes<T>(stream: impl Stream<Item = T>) -> Result<bool> {
+    let mut stream = std::pin::pin!(stream);
+    Ok(tokio::time::timeout(SOON, stream.next()).await.context("it took too long")?.is_some())
 }
 
 fn listen(client: &Client, happenings: Writer<Happening>) {

@@ -8,6 +8,7 @@ mod approve;
 mod chat;
 mod help;
 mod plaintext;
+mod verify;
 mod version;
 
 use async_trait::async_trait;
@@ -22,8 +23,14 @@ use crate::{
 /// Stands before a command inside a portal.
 pub const PREFIX: &str = "!xmpp";
 
-const COMMANDS: &[&dyn Command] =
-    &[&help::Help, &chat::Chat, &approve::Approve, &plaintext::Plaintext, &version::Version];
+const COMMANDS: &[&dyn Command] = &[
+    &help::Help,
+    &chat::Chat,
+    &approve::Approve,
+    &verify::Verify,
+    &plaintext::Plaintext,
+    &version::Version,
+];
 
 /// One command.
 #[async_trait]

@@ -8,6 +8,7 @@ use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, UInt, UserId};
 
 use super::{
     Hub, StepError,
+    commands::ApproveError,
     from_remote::chat_of,
     notices::verification as words,
     read::{Message, plain_message},
@@ -39,6 +40,8 @@ pub enum NotBegun {
     NoIdentity,
     /// There is no chat of the two.
     NoChat,
+    /// No encrypted message reaches the contact.
+    OutOfReach,
 }
 
 impl Hub {
@@ -319,6 +322,26 @@ impl Hub {
         Ok(())
     }
 
+    /// The person wants it, and their client has no button or they do not find it.
+    ///
+    /// # Errors
+    /// [`ApproveError`] when it is not known to have begun.
+    pub async fn verify_contact(
+        &self,
+        portal: &Portal,
+    ) -> Result<Result<(), NotBegun>, ApproveError> {
+        let begun = async {
+            if !self.show_contact(&portal.contact, &words::announced(&portal.local)).await {
+                return Ok(Err(NotBegun::OutOfReach));
+            }
+            self.begin_verification(&portal.local, &portal.contact).await
+        };
+        begun.await.map_err(|error: StepError| {
+            tracing::warn!(error = %crate::error_chain(&error), "portal.verify.failed");
+            ApproveError
+        })
+    }
+
     /// Begins a verification for whoever of the two wants it: the person's client shows it as
     /// asked for by the contact.
     pub(super) async fn begin_verification(
@@ -401,8 +424,11 @@ impl From<NotBegun> for &'static str {
     fn from(why: NotBegun) -> Self {
         match why {
             NotBegun::UnderWay => "A comparison is under way already.",
-            NotBegun::NoIdentity => "They have no encryption identity to compare.",
+            NotBegun::NoIdentity => {
+                "There is no encryption identity to compare: cross-signing is not set up on Matrix."
+            }
             NotBegun::NoChat => "You have no chat with them through this bridge.",
+            NotBegun::OutOfReach => words::CONTACT_OUT_OF_REACH,
         }
     }
 }

@@ -7,7 +7,10 @@ use std::env;
 use anyhow::{Context, Result, ensure};
 use matrix_sdk::Room;
 use matrix_sdk::deserialized_responses::VerificationState;
+use tests::journal::SOON;
+use tests::omemo::Received;
 use tests::rust_user::Message;
+use tests::xmpp_server::COMPONENT;
 use tests::{Namespace, OmemoUser, RustUser, World};
 
 /// What was said, and whether all of it was protected as it should be.
@@ -29,6 +32,7 @@ async fn main() -> Result<()> {
     println!("Bob is {} on an OMEMO client.\n", bob.jid());
 
     let count = converse(&world, &alice, &bob).await?;
+    compare(&world, &alice, &bob).await?;
     println!(
         "\n{} messages from Matrix to XMPP, {} from XMPP to Matrix: {} of {} with both legs encrypted and no shield.",
         count.from_matrix,
@@ -89,6 +93,29 @@ async fn to_matrix(alice: &RustUser, text: &str, namespace: Namespace) -> Result
         namespace.uri()
     );
     Ok(message.is_unshielded())
+}
+
+/// Alice verifies Bob: her client shows emoji, and the bridge shows them to Bob.
+async fn compare(world: &World, alice: &RustUser, bob: &OmemoUser) -> Result<()> {
+    println!("\nAlice's client: verify {}", world.ghost_of(bob.jid()));
+    let sas = alice.compare_with(&world.ghost_of(bob.jid())).await?;
+    let shown = sas.emoji().context("no emoji")?.map(|emoji| emoji.symbol).join(" ");
+    println!("Alice sees      {shown}");
+    let told = says_bridge(bob, "Write “match” or “no match”").await?;
+    ensure!(told.namespace.is_some(), "the emoji came to Bob in the clear");
+    println!("{COMPONENT} to Bob, over OMEMO:");
+    told.body.lines().for_each(|line| println!("    {line}"));
+    println!("Bob writes      match");
+    bob.send(COMPONENT, "match", Namespace::Legacy).await?;
+    alice.confirm(&sas).await?;
+    println!("Alice's client: they match");
+    let verified = says_bridge(bob, "Verified: ").await?;
+    println!("{COMPONENT} to Bob, over OMEMO:\n    {}", verified.body);
+    Ok(())
+}
+
+async fn says_bridge(bob: &OmemoUser, words: &str) -> Result<Received> {
+    bob.message_where(SOON, |it| it.sender == COMPONENT && it.body.contains(words)).await
 }
 
 fn judgement(message: &Message) -> &'static str {

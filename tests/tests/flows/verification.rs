@@ -115,6 +115,22 @@ async fn bob_asks_for_it_and_alice_sees_his_ghost_ask() -> Result<()> {
 }
 
 #[tokio::test]
+async fn alice_asks_the_bot_where_her_client_has_no_button() -> Result<()> {
+    let chat = Chat::open_and_talk("verify-command").await?;
+    let Chat { alice, room, .. } = &chat;
+    alice.send(room, "!xmpp verify").await?;
+    chat.bot_tells_alice("Your client asks you now").await?;
+    chat.bridge_tells_bob("wants to compare encryption keys").await?;
+    alice.accept_verification_from(&chat.ghost()).await?;
+    chat.both_see_the_same().await?;
+    alice.says_emoji_are_the_same().await?;
+    chat.bob_answers("match").await?;
+    alice.verification_is("Done").await?;
+    alice.comes_to_see_verified(&chat.ghost()).await?;
+    chat.end().await
+}
+
+#[tokio::test]
 async fn a_mismatch_on_either_side_ends_it_on_both() -> Result<()> {
     let chat = Chat::open_and_talk("verify-mismatch").await?;
     let Chat { alice, room, .. } = &chat;
