@@ -6,15 +6,21 @@
 
 mod approve;
 mod chat;
+mod devices;
+mod distrust;
 mod help;
+mod pending;
 mod plaintext;
+mod rotate;
+mod trust;
 mod version;
+mod words;
 
 use async_trait::async_trait;
 use ruma::UserId;
 
 use crate::{
-    network::{IdentityTrust, LegSecurity},
+    network::{Decider, IdentityTrust, LegSecurity},
     portal::Hub,
     store::Portal,
 };
@@ -22,8 +28,18 @@ use crate::{
 /// Stands before a command inside a portal.
 pub const PREFIX: &str = "!xmpp";
 
-const COMMANDS: &[&dyn Command] =
-    &[&help::Help, &chat::Chat, &approve::Approve, &plaintext::Plaintext, &version::Version];
+const COMMANDS: &[&dyn Command] = &[
+    &help::Help,
+    &chat::Chat,
+    &devices::Devices,
+    &trust::Trust,
+    &distrust::Distrust,
+    &approve::Approve,
+    &pending::Pending,
+    &rotate::Rotate,
+    &plaintext::Plaintext,
+    &version::Version,
+];
 
 /// One command.
 #[async_trait]
@@ -34,6 +50,10 @@ trait Command: Send + Sync {
     fn usage(&self) -> &'static str;
     /// What it does, in one line.
     fn about(&self) -> &'static str;
+    /// How it is used, for the help; empty when the usage shows it.
+    fn example(&self) -> &'static str {
+        ""
+    }
     /// Does it, and gives the answer.
     async fn run(&self, call: &Call<'_>, arguments: &[&str]) -> String;
 }
@@ -52,7 +72,26 @@ pub struct Call<'a> {
     pub identity: Option<&'a str>,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    /// The portal in which a decision can be made about a contact.
+    ///
+    /// # Errors
+    /// The answer to who may not, or not here.
+    fn deciding_portal(&self) -> Result<&'a Portal, String> {
+        let Some(portal) = self.portal else {
+            return Err("Say this in the chat it is meant for.".to_owned());
+        };
+        if self.is_of_changed_identity() {
+            return Err("Approve your own identity first: write “!xmpp approve me”.".to_owned());
+        }
+        Ok(portal)
+    }
+
+    /// Who decides what this call decides.
+    fn decider(&self) -> Decider {
+        Decider::Person(self.sender.to_owned())
+    }
+
     /// Whether it is given by an identity that is not the pinned one. Such a one may approve
     /// itself, but decides nothing else.
     pub fn is_of_changed_identity(&self) -> bool {

@@ -476,6 +476,8 @@ fn waiting_for(hold: &Hold) -> &'static str {
         Hold::NoEncryption => "the contact has no encryption",
         Hold::NoUsableDevice => "no device of the contact can be encrypted to",
         Hold::IdentityChanged { .. } => "the contact's identity has changed",
+        Hold::NewDevices { .. } => "the contact's new device waits for your approval",
+        Hold::NoTrustedDevice => "you have distrusted all devices of the contact",
     }
 }
 

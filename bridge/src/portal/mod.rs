@@ -11,6 +11,7 @@
 //! | [`membership`] | invitations to ghosts and to the bot, and people who leave |
 //! | [`create_room`] | rooms that the bridge makes |
 //! | [`say`], [`notices`], [`status`] | what the bridge itself says |
+//! | [`commands`], [`trust`] | what people decide |
 //! | [`content`], [`room_state`] | pure conversions |
 
 mod commands;
@@ -28,6 +29,7 @@ mod say;
 mod status;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::{
     collections::HashSet,
@@ -42,6 +44,7 @@ use self::locks::Locks;
 pub use self::{
     commands::{ApproveError, OpenChatError},
     doorbells::Doorbells,
+    trust::{DecideError, Naming, PendingChat, UnknownFingerprint, find_named},
 };
 use crate::{
     clock::Clock,

@@ -20,9 +20,9 @@ use crate::{
     config::{Permission, Subject},
     matrix::{DeviceLimits, DevicesParts},
     network::{
-        Author, Capabilities, Hold, IdentityTrust, InvalidContact, LegSecurity, MessageContent,
-        OutgoingMessage, PlaintextPolicy, RemoteDevice, RemoteEvent, RemoteEventKind,
-        RemoteMessageId, RemoteUserId, SendError, Sent,
+        Author, Capabilities, Decider, DeviceDecision, Held, Hold, IdentityTrust, InvalidContact,
+        LegSecurity, MessageContent, OutgoingMessage, PlaintextPolicy, RemoteDevice, RemoteEvent,
+        RemoteEventKind, RemoteMessageId, RemoteUserId, SendError, Sent, Undecided,
     },
     queue::Drain,
     store::{
@@ -62,7 +62,8 @@ struct Remote {
     db: Database,
     takes: Mutex<Takes>,
     sent: Mutex<Vec<(ChatKey, String)>>,
-    shown: Mutex<Vec<Vec<String>>>,
+    decided: Mutex<Vec<(DeviceDecision, Vec<String>)>>,
+    devices: Mutex<Vec<RemoteDevice>>,
 }
 
 #[async_trait]
@@ -83,9 +84,21 @@ impl NetworkClient for Remote {
         Ok(Sent { security: ENCRYPTED })
     }
 
-    async fn approve(&self, _: &ChatKey, shown: &[String]) -> Result<usize, SendError> {
-        self.shown.lock().unwrap().push(shown.to_vec());
-        Ok(shown.len())
+    async fn decide(
+        &self,
+        _: &ChatKey,
+        fingerprints: &[String],
+        decision: DeviceDecision,
+        decided_by: &Decider,
+    ) -> Result<usize, SendError> {
+        assert!(*decided_by == Decider::Person(alice().to_owned()));
+        self.decided.lock().unwrap().push((decision, fingerprints.to_vec()));
+        Ok(fingerprints.len())
+    }
+
+    async fn undecided(&self, _: &ChatKey) -> Result<Undecided, SendError> {
+        let devices = self.devices.lock().unwrap().clone();
+        Ok(Undecided { held: Held { messages: 2, since_ms: Some(1) }, devices })
     }
 
     async fn contact_name(&self, _: &RemoteUserId) -> Option<String> {
@@ -95,7 +108,7 @@ impl NetworkClient for Remote {
     async fn publish_name(&self, _: &UserId, _: &str) {}
 
     async fn devices(&self, _: &ChatKey) -> Result<Vec<RemoteDevice>, SendError> {
-        Ok(Vec::new())
+        Ok(self.devices.lock().unwrap().clone())
     }
 }
 
@@ -151,7 +164,8 @@ impl World {
             db: db.clone(),
             takes: Mutex::new(Takes::Everything),
             sent: Mutex::default(),
-            shown: Mutex::default(),
+            decided: Mutex::default(),
+            devices: Mutex::default(),
         });
         let parts = Parts {
             db: db.clone(),
@@ -276,7 +290,7 @@ async fn a_changed_identity_decides_nothing_about_others() {
     world.command(IdentityTrust::Changed, "plaintext allow").await;
     assert_eq!(world.portal().await.plaintext, PlaintextPolicy::Refuse);
     world.command(IdentityTrust::Changed, "approve").await;
-    assert!(world.remote.shown.lock().unwrap().is_empty());
+    assert!(world.remote.decided.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -286,13 +300,20 @@ async fn every_new_fingerprint_is_said_once_and_only_those_are_approved() {
         let hold = Hold::IdentityChanged { fingerprints: vec![fingerprint.to_owned()] };
         world.bob(&chat(), RemoteEventKind::Held(hold)).await;
     }
+    for _ in 0..2 {
+        let hold = Hold::NewDevices { fingerprints: vec!["cccc".to_owned()] };
+        world.bob(&chat(), RemoteEventKind::Held(hold)).await;
+    }
     let said = world.said().await;
-    assert_eq!(said.len(), 2, "{said:?}");
-    assert!(said[0].contains("aaaa") && said[1].contains("bbbb"), "{said:?}");
+    assert_eq!(said.len(), 3, "{said:?}");
+    for (text, fingerprint) in said.iter().zip(["aaaa", "bbbb", "cccc"]) {
+        assert!(text.contains(fingerprint), "{said:?}");
+    }
     world.command(IdentityTrust::Pinned, "approve").await;
-    assert_eq!(*world.remote.shown.lock().unwrap(), [["aaaa", "bbbb"]]);
+    let all = ["aaaa", "bbbb", "cccc"].map(str::to_owned).to_vec();
+    assert_eq!(*world.remote.decided.lock().unwrap(), [(DeviceDecision::Approve, all)]);
     world.command(IdentityTrust::Pinned, "approve").await;
-    assert!(world.remote.shown.lock().unwrap()[1].is_empty(), "said and settled");
+    assert!(world.remote.decided.lock().unwrap()[1].1.is_empty(), "said and settled");
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod error;
 mod ghosts;
 mod inbox_event;
 mod key;
+mod key_log;
 mod lease;
 mod management_rooms;
 mod matrix_inbox;
@@ -34,6 +35,7 @@ mod transaction;
 mod xmpp_inbox;
 mod xmpp_omemo;
 mod xmpp_outbox;
+mod xmpp_pins;
 mod xmpp_roster;
 
 #[cfg(test)]
@@ -48,6 +50,7 @@ pub use self::{
     ghosts::{Ghost, GhostStage, Ghosts},
     inbox_event::MalformedEvent,
     key::{StoreKey, StoreKeyError},
+    key_log::{KeyEvent, KeyLog, KeyLogCheck, KeyLogEntry, KeyLogRow, LoggedKey},
     lease::LeaseError,
     management_rooms::{ManagementRoom, ManagementRooms},
     matrix_inbox::{InboxEvent, InboxId, MatrixInbox, NewInboxEvent},
@@ -61,7 +64,8 @@ pub use self::{
     sealer::{Cell, SealError, Sealer},
     transaction::Transaction,
     xmpp_inbox::{PendingStanza, Repetition, StanzaId, XmppInbox},
-    xmpp_omemo::{DevicePin, KnownDevices, XmppOmemo},
+    xmpp_omemo::{KnownDevices, XmppOmemo},
     xmpp_outbox::{OutgoingStanza, OutgoingStanzaId, XmppOutbox},
+    xmpp_pins::{DevicePin, PinChange, PinTrust, Presented},
     xmpp_roster::XmppRoster,
 };

@@ -19,6 +19,7 @@ mod reader;
 mod router;
 mod stanza;
 mod stream;
+mod trust;
 mod worker;
 mod xml;
 
