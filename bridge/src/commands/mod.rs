@@ -11,18 +11,19 @@ mod distrust;
 mod help;
 mod pending;
 mod plaintext;
+mod qr;
 mod rotate;
 mod trust;
 mod version;
 mod words;
 
 use async_trait::async_trait;
-use ruma::UserId;
+use ruma::{RoomId, UserId};
 
 use crate::{
     network::{Decider, IdentityTrust, LegSecurity},
     portal::Hub,
-    store::Portal,
+    store::{Portal, RoomEncryption},
 };
 
 /// Stands before a command inside a portal.
@@ -36,6 +37,7 @@ const COMMANDS: &[&dyn Command] = &[
     &distrust::Distrust,
     &approve::Approve,
     &pending::Pending,
+    &qr::Qr,
     &rotate::Rotate,
     &plaintext::Plaintext,
     &version::Version,
@@ -64,6 +66,10 @@ pub struct Call<'a> {
     pub hub: &'a Hub,
     /// Who gives it.
     pub sender: &'a UserId,
+    /// The room it is given in.
+    pub room: &'a RoomId,
+    /// Whether that is encrypted.
+    pub encryption: RoomEncryption,
     /// The portal it is given in; `None` in a management room.
     pub portal: Option<&'a Portal>,
     /// How it came.

@@ -21,7 +21,7 @@ pub use self::{
     ids::{RemoteMessageId, RemoteUserId},
     security::{
         Decider, DeviceDecision, DeviceTrust, Held, IdentityTrust, LegSecurity, RemoteDevice,
-        Undecided,
+        Undecided, VerifyUriError,
     },
 };
 
@@ -73,6 +73,26 @@ pub trait NetworkClient: Send + Sync {
     /// # Errors
     /// [`SendError::Temporary`] when the store failed.
     async fn undecided(&self, chat: &ChatKey) -> Result<Undecided, SendError>;
+
+    /// A URI with a user's address on this network and the fingerprint of the bridge's device
+    /// there, as clients scan it to verify that device.
+    ///
+    /// # Errors
+    /// [`SendError::Temporary`] when the store failed; [`SendError::Rejected`] for a user who can
+    /// have no address there.
+    async fn own_uri(&self, author: &Author) -> Result<String, SendError>;
+
+    /// Verifies the devices of the contact that a URI of their client names, all or none. Returns
+    /// how many were not verified before.
+    ///
+    /// # Errors
+    /// [`VerifyUriError`]; then nothing has changed.
+    async fn verify_uri(
+        &self,
+        chat: &ChatKey,
+        uri: &str,
+        decided_by: &Decider,
+    ) -> Result<usize, VerifyUriError>;
 
     /// The name the contact gives themselves, if the network tells.
     async fn contact_name(&self, contact: &RemoteUserId) -> Option<String>;

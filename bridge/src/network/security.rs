@@ -90,6 +90,26 @@ pub enum DeviceDecision {
     Distrust,
 }
 
+/// Why a URI has verified nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyUriError {
+    /// It is none, or no fingerprint is in it.
+    #[error("the URI was not understood: {0}")]
+    NotUnderstood(&'static str),
+    /// It is somebody else's.
+    #[error("the URI is of another contact")]
+    OtherContact,
+    /// Devices of the contact do not present the keys that it names.
+    #[error("keys do not match")]
+    Mismatch {
+        /// These devices, as their network numbers them.
+        devices: Vec<String>,
+    },
+    /// Try again later.
+    #[error("the network or the store did not answer")]
+    Temporary,
+}
+
 /// Who has decided something about a key.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Decider {

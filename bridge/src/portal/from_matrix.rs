@@ -274,6 +274,8 @@ impl Hub {
         let call = commands::Call {
             hub: self,
             sender,
+            room: &row.event.room_id,
+            encryption,
             portal,
             security: message.security,
             identity: message.identity.as_deref(),

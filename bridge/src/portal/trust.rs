@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     matrix::MatrixError,
-    network::{Decider, DeviceDecision, Held, RemoteDevice, SendError},
+    network::{Decider, DeviceDecision, Held, RemoteDevice, SendError, VerifyUriError},
     store::{PinState, Portal, PortalState, StoreError},
 };
 
@@ -139,9 +139,33 @@ impl Hub {
     ) -> Result<usize, DecideError> {
         let chat = chat_of(portal);
         let decided = self.parts.remote.decide(&chat, fingerprints, decision, decided_by).await?;
-        let told = [CONTACT_CHANGED, NEW_DEVICES, DISTRUSTED, "no_trusted_device"];
-        self.release(portal, &told).await?;
+        self.settle(portal).await?;
         Ok(decided)
+    }
+
+    /// What was told of devices is told again if it happens again, and what waits is looked at.
+    async fn settle(&self, portal: &Portal) -> Result<(), StoreError> {
+        let told = [CONTACT_CHANGED, NEW_DEVICES, DISTRUSTED, "no_trusted_device"];
+        self.release(portal, &told).await
+    }
+
+    /// Verifies the contact's devices that a URI of their client names, all or none. Returns how
+    /// many were not verified before.
+    ///
+    /// # Errors
+    /// [`VerifyUriError`]; then nothing has changed.
+    pub async fn verify_uri(
+        &self,
+        portal: &Portal,
+        uri: &str,
+        decided_by: &Decider,
+    ) -> Result<usize, VerifyUriError> {
+        let verified = self.parts.remote.verify_uri(&chat_of(portal), uri, decided_by).await?;
+        self.settle(portal).await.map_err(|error| {
+            tracing::warn!(error = %crate::error_chain(&error), "portal.trust.failed");
+            VerifyUriError::Temporary
+        })?;
+        Ok(verified)
     }
 
     /// The devices of the contact of a portal.
@@ -280,4 +304,44 @@ fn digits_of(fingerprint: &str) -> String {
         .filter(|c| !c.is_whitespace() && *c != ':')
         .flat_map(char::to_lowercase)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::DeviceTrust;
+
+    fn device(id: &str, fingerprint: &str) -> RemoteDevice {
+        let fingerprint = fingerprint.to_owned();
+        RemoteDevice { id: id.to_owned(), fingerprint, trust: DeviceTrust::Pinned, since_ms: None }
+    }
+
+    #[test]
+    fn a_fingerprint_names_one_key_or_says_what_is_wrong() {
+        let devices = [
+            device("1", "0123abcd 00000000"),
+            device("2", "0123abcd 11111111"),
+            device("3", "0123abcd 11111111"),
+            device("4", "4567ef01 22222222"),
+        ];
+        let named = |typed, naming| find_named(&devices, typed, naming).map(|found| &*found.id);
+        for (typed, whole, beginning) in [
+            ("0123abcd00000000", Ok("1"), Ok("1")),
+            (" 0123:ABCD 0000 0000 ", Ok("1"), Ok("1")),
+            ("0123abcd0", Err(UnknownFingerprint::NotWhole), Ok("1")),
+            ("0123abcd", Err(UnknownFingerprint::NotWhole), Err(UnknownFingerprint::Ambiguous)),
+            // One key under two numbers.
+            ("0123abcd11111111", Ok("2"), Ok("2")),
+            ("0123abcd1", Err(UnknownFingerprint::NotWhole), Ok("2")),
+            ("4567ef0", Err(UnknownFingerprint::TooShort), Err(UnknownFingerprint::TooShort)),
+            ("", Err(UnknownFingerprint::TooShort), Err(UnknownFingerprint::TooShort)),
+            ("89ab2345", Err(UnknownFingerprint::None), Err(UnknownFingerprint::None)),
+            ("4567ef01222222220", Err(UnknownFingerprint::None), Err(UnknownFingerprint::None)),
+            ("4567efgh", Err(UnknownFingerprint::NotHex), Err(UnknownFingerprint::NotHex)),
+        ] {
+            assert_eq!(named(typed, Naming::Whole), whole, "{typed}");
+            assert_eq!(named(typed, Naming::Beginning), beginning, "{typed}");
+        }
+        assert_eq!(find_named(&[], "0123abcd", Naming::Whole), Err(UnknownFingerprint::None));
+    }
 }

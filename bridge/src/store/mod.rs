@@ -45,7 +45,7 @@ mod tests;
 
 pub use self::{
     crypto::{SqlCryptoStore, SqlCryptoStoreError},
-    database::{ConnectError, Database},
+    database::{ConnectError, Database, open_for_reading},
     error::StoreError,
     ghosts::{Ghost, GhostStage, Ghosts},
     inbox_event::MalformedEvent,

@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     XmppConfig,
     core::Core,
-    encrypt::{devices_error, temporary},
+    encrypt::{devices_error, failed, temporary},
     pep::{Node, vcard},
     trust::PresentedDevice,
+    uri::AccountUri,
     xml::{El, NICK, PUBSUB},
 };
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
     error_chain,
     network::{
         Author, ChatKey, Decider, DeviceDecision, NetworkClient, OutgoingMessage, RemoteDevice,
-        RemoteEvents, RemoteUserId, SendError, Sent, Undecided,
+        RemoteEvents, RemoteUserId, SendError, Sent, Undecided, VerifyUriError,
     },
     store::{Database, StoreError},
 };
@@ -123,6 +124,23 @@ impl NetworkClient for XmppClient {
 
     async fn undecided(&self, chat: &ChatKey) -> Result<Undecided, SendError> {
         self.0.load_undecided(chat).await.map_err(temporary)
+    }
+
+    async fn own_uri(&self, author: &Author) -> Result<String, SendError> {
+        let jid = self.0.addresses.jid(author);
+        let jid = jid.map_err(|error| SendError::Rejected(error.to_string()))?;
+        let account = self.0.ensure_account(author).await.map_err(failed)?;
+        let devices = vec![(account.device_id(), account.identity_key())];
+        Ok(AccountUri { jid, devices }.to_text())
+    }
+
+    async fn verify_uri(
+        &self,
+        chat: &ChatKey,
+        uri: &str,
+        decided_by: &Decider,
+    ) -> Result<usize, VerifyUriError> {
+        self.0.verify_uri(chat, uri, decided_by).await
     }
 
     async fn contact_name(&self, contact: &RemoteUserId) -> Option<String> {

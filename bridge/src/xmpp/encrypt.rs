@@ -376,7 +376,7 @@ pub(super) fn temporary(error: StoreError) -> SendError {
     SendError::Temporary
 }
 
-fn failed(error: AccountError) -> SendError {
+pub(super) fn failed(error: AccountError) -> SendError {
     tracing::error!(error = error_chain(&error), "xmpp.encrypt: OMEMO state cannot be used");
     SendError::Temporary
 }

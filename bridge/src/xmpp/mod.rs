@@ -20,6 +20,7 @@ mod router;
 mod stanza;
 mod stream;
 mod trust;
+mod uri;
 mod worker;
 mod xml;
 

@@ -9,11 +9,13 @@ use super::{
     convert::from_stanza::{self, Body, Incoming},
     core::Core,
     devices::{Devices, DevicesError},
+    uri::AccountUri,
 };
 use crate::{
+    error_chain,
     network::{
         ChatKey, Decider, DeviceDecision, DeviceTrust, Hold, IdentityTrust, RemoteDevice,
-        RemoteEvent, RemoteEventKind, Undecided,
+        RemoteEvent, RemoteEventKind, Undecided, VerifyUriError,
     },
     store::{DevicePin, PinTrust, Presented, StoreError, Transaction},
 };
@@ -71,6 +73,36 @@ impl Core {
             presented.extend(identity.map(|identity| PresentedDevice { device, identity, pin }));
         }
         Ok(presented)
+    }
+
+    /// See [`crate::network::NetworkClient::verify_uri`].
+    pub(super) async fn verify_uri(
+        &self,
+        chat: &ChatKey,
+        uri: &str,
+        decided_by: &Decider,
+    ) -> Result<usize, VerifyUriError> {
+        let AccountUri { jid, devices: named } = AccountUri::parse(uri)?;
+        if jid.as_str() != chat.contact.as_str() {
+            return Err(VerifyUriError::OtherContact);
+        }
+        let temporary = |error: DevicesError| {
+            tracing::warn!(error = error_chain(&error), "xmpp.trust: a URI was not compared");
+            VerifyUriError::Temporary
+        };
+        let presented = self.presented_devices(chat).await.map_err(temporary)?;
+        let matches = |(id, key): &&(DeviceId, IdentityKey)| {
+            presented.iter().any(|known| known.device == *id && known.identity == *key)
+        };
+        let others = named.iter().filter(|named| !matches(named));
+        let others: Vec<String> = others.map(|(id, _)| format!("device {id}")).collect();
+        if !others.is_empty() {
+            return Err(VerifyUriError::Mismatch { devices: others });
+        }
+        let fingerprints: Vec<String> = named.iter().map(|(_, key)| key.fingerprint()).collect();
+        self.decide_about(chat, &fingerprints, DeviceDecision::Verify, decided_by)
+            .await
+            .map_err(temporary)
     }
 
     /// See [`crate::network::NetworkClient::undecided`].

@@ -8,8 +8,8 @@ use super::{
     world::{World, chat},
 };
 use crate::network::{
-    DeviceDecision, DeviceTrust, Hold, IdentityTrust, LegSecurity, NetworkClient as _,
-    PlaintextPolicy, RemoteEventKind, SendError, Undecided,
+    Decider, DeviceDecision, DeviceTrust, Hold, IdentityTrust, LegSecurity, NetworkClient as _,
+    PlaintextPolicy, RemoteEventKind, SendError, Undecided, VerifyUriError,
 };
 
 const VERIFIED: LegSecurity = LegSecurity::Encrypted { identity: IdentityTrust::Verified };
@@ -208,4 +208,50 @@ async fn only_a_fingerprint_that_was_named_is_decided_about() {
     assert_eq!(devices.len(), 1);
     assert_eq!(devices[0].trust, DeviceTrust::Pinned);
     assert_eq!(devices[0].since_ms, Some(1_700_000_000_000));
+}
+
+#[tokio::test]
+async fn a_uri_verifies_all_the_devices_that_it_names_or_none() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.bob_gets_a_laptop(5).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    let uri = |jid: &str, contacts: &[&Contact]| {
+        let devices: Vec<String> = contacts
+            .iter()
+            .map(|of| {
+                let key = hex::encode(of.account.identity_key().to_bytes());
+                format!("omemo-sid-{}={key}", of.device())
+            })
+            .collect();
+        format!("xmpp:{jid}?{}", devices.join(";"))
+    };
+    let (phone, stranger) = (&world.bob, Contact::new(9));
+    let mut forged = Contact::new(1);
+    forged.reinstall_under_the_same_number(9);
+    let other = |device: &Contact| vec![format!("device {}", device.device())];
+    for (uri, refusal) in [
+        (uri("carol@example.org", &[phone]), VerifyUriError::OtherContact),
+        (
+            uri("bob@example.org", &[phone, &stranger]),
+            VerifyUriError::Mismatch { devices: other(&stranger) },
+        ),
+        (
+            uri("bob@example.org", &[laptop(&world), &forged]),
+            VerifyUriError::Mismatch { devices: other(&forged) },
+        ),
+    ] {
+        let alice = Decider::Contact;
+        let refused = world.client.verify_uri(&chat(), &uri, &alice).await;
+        assert_eq!(refused, Err(refusal), "{uri}");
+    }
+    let devices = world.client.devices(&chat()).await.unwrap();
+    assert!(devices.iter().all(|device| device.trust == DeviceTrust::Pinned));
+
+    let uri = uri("bob@example.org", &[phone, laptop(&world)]);
+    for newly in [2, 0] {
+        let verified = world.client.verify_uri(&chat(), &uri, &Decider::Contact).await;
+        assert_eq!(verified, Ok(newly));
+    }
+    let devices = world.client.devices(&chat()).await.unwrap();
+    assert!(devices.iter().all(|device| device.trust == DeviceTrust::Verified));
 }
