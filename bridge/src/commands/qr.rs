@@ -54,25 +54,35 @@ async fn check(call: &Call<'_>, uri: &str) -> String {
         Ok(portal) => portal,
         Err(refusal) => return refusal,
     };
-    match call.hub.verify_uri(portal, uri, &call.decider()).await {
+    let fingerprints = match call.hub.match_uri(portal, uri).await {
+        Ok(fingerprints) => fingerprints,
+        Err(error) => return refusal(error),
+    };
+    match call.hub.verify_devices(portal, &fingerprints, &call.decider()).await {
         Ok(0) => "The keys match. All these devices were verified before.".to_owned(),
         Ok(verified) => format!(
             "The keys match. Newly verified devices: {verified}. What waited because of them is \
              on its way."
         ),
-        Err(VerifyUriError::NotUnderstood(why)) => {
+        Err(error) => words::failed(&error),
+    }
+}
+
+fn refusal(error: VerifyUriError) -> String {
+    match error {
+        VerifyUriError::NotUnderstood(why) => {
             format!("Nothing has changed: I do not understand this URI, because {why}.")
         }
-        Err(VerifyUriError::OtherContact) => {
+        VerifyUriError::OtherContact => {
             "Nothing has changed: this is the URI of somebody else than the contact of this chat."
                 .to_owned()
         }
-        Err(VerifyUriError::Mismatch { devices }) => format!(
+        VerifyUriError::Mismatch { devices } => format!(
             "⚠️ THE KEYS DO NOT MATCH. What your contact's client shows is not what I have been \
              given for: {}. Somebody may be in the middle, or your contact's client is newer than \
              what their server tells me. Nothing was verified. Do not go on before you know why.",
             devices.join(", ")
         ),
-        Err(error @ VerifyUriError::Temporary) => words::failed(&error),
+        VerifyUriError::Temporary => words::failed(&error),
     }
 }

@@ -53,7 +53,8 @@ async fn verify(
     portal: &Portal,
     device: &RemoteDevice,
 ) -> Result<usize, DecideError> {
-    call.hub.verify_device(portal, &device.fingerprint, &call.decider()).await
+    let fingerprints = [device.fingerprint.clone()];
+    call.hub.verify_devices(portal, &fingerprints, &call.decider()).await
 }
 
 fn answer(device: &RemoteDevice, verified: Result<usize, DecideError>) -> String {

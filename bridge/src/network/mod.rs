@@ -82,17 +82,12 @@ pub trait NetworkClient: Send + Sync {
     /// have no address there.
     async fn own_uri(&self, author: &Author) -> Result<String, SendError>;
 
-    /// Verifies the devices of the contact that a URI of their client names, all or none. Returns
-    /// how many were not verified before.
+    /// The fingerprints that a URI of the contact's client names, if the contact's devices present
+    /// every one of them. It decides nothing.
     ///
     /// # Errors
-    /// [`VerifyUriError`]; then nothing has changed.
-    async fn verify_uri(
-        &self,
-        chat: &ChatKey,
-        uri: &str,
-        decided_by: &Decider,
-    ) -> Result<usize, VerifyUriError>;
+    /// See [`VerifyUriError`].
+    async fn match_uri(&self, chat: &ChatKey, uri: &str) -> Result<Vec<String>, VerifyUriError>;
 
     /// The name the contact gives themselves, if the network tells.
     async fn contact_name(&self, contact: &RemoteUserId) -> Option<String>;

@@ -101,7 +101,7 @@ impl NetworkClient for Remote {
         Err(SendError::Temporary)
     }
 
-    async fn verify_uri(&self, _: &ChatKey, _: &str, _: &Decider) -> Result<usize, VerifyUriError> {
+    async fn match_uri(&self, _: &ChatKey, _: &str) -> Result<Vec<String>, VerifyUriError> {
         Err(VerifyUriError::Mismatch { devices: vec!["7".to_owned()] })
     }
 
@@ -395,6 +395,19 @@ async fn what_waits_is_told_with_its_reason_and_age() {
     ] {
         assert!(told.contains(words), "{words} is not in: {told}");
     }
+}
+
+#[tokio::test]
+async fn what_was_shown_of_one_device_is_still_approved_after_a_word_about_another() {
+    let world = World::new().await;
+    let (one, other) = ("01".repeat(32), "02".repeat(32));
+    let fingerprints = vec![one.clone(), other.clone()];
+    world.bob(&chat(), RemoteEventKind::Held(Hold::NewDevices { fingerprints })).await;
+    *world.remote.devices.lock().unwrap() = vec![device("7", &one), device("8", &other)];
+    world.command(IdentityTrust::Pinned, &format!("distrust {one}")).await;
+    world.command(IdentityTrust::Pinned, "approve").await;
+    let decided = world.remote.decided.lock().unwrap().clone();
+    assert_eq!(decided[1], (DeviceDecision::Approve, vec![other]));
 }
 
 #[tokio::test]

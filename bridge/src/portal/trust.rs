@@ -9,7 +9,7 @@ use super::{
 use crate::{
     matrix::MatrixError,
     network::{Decider, DeviceDecision, Held, RemoteDevice, SendError, VerifyUriError},
-    store::{PinState, Portal, PortalState, StoreError},
+    store::{Notice, PinState, Portal, PortalState, StoreError},
 };
 
 /// Fewer digits of a fingerprint name nothing.
@@ -97,19 +97,18 @@ impl Hub {
         self.decide(portal, &shown, DeviceDecision::Approve, decided_by).await
     }
 
-    /// Marks the contact's devices with this very fingerprint as compared. Returns how many there
+    /// Marks the contact's devices with these very fingerprints as compared. Returns how many there
     /// are of which this was not known.
     ///
     /// # Errors
     /// [`DecideError`] when it is not known to be stored.
-    pub async fn verify_device(
+    pub async fn verify_devices(
         &self,
         portal: &Portal,
-        fingerprint: &str,
+        fingerprints: &[String],
         decided_by: &Decider,
     ) -> Result<usize, DecideError> {
-        let fingerprint = [fingerprint.to_owned()];
-        self.decide(portal, &fingerprint, DeviceDecision::Verify, decided_by).await
+        self.decide(portal, fingerprints, DeviceDecision::Verify, decided_by).await
     }
 
     /// Keeps the contact's devices with this fingerprint out, and makes new room keys. Returns how
@@ -130,6 +129,18 @@ impl Hub {
         Ok(decided)
     }
 
+    /// The fingerprints of the contact's devices that a URI of their client names.
+    ///
+    /// # Errors
+    /// [`VerifyUriError`] when the devices do not present every one of them.
+    pub async fn match_uri(
+        &self,
+        portal: &Portal,
+        uri: &str,
+    ) -> Result<Vec<String>, VerifyUriError> {
+        self.parts.remote.match_uri(&chat_of(portal), uri).await
+    }
+
     async fn decide(
         &self,
         portal: &Portal,
@@ -139,33 +150,17 @@ impl Hub {
     ) -> Result<usize, DecideError> {
         let chat = chat_of(portal);
         let decided = self.parts.remote.decide(&chat, fingerprints, decision, decided_by).await?;
-        self.settle(portal).await?;
+        // If it happens again it is told again; of other devices it is known that it was told.
+        let mut tx = self.parts.db.begin().await?;
+        for kind in [CONTACT_CHANGED, NEW_DEVICES, DISTRUSTED] {
+            for subject in fingerprints {
+                let scope = portal.room_id.as_str();
+                tx.notices().forget_about(Notice { scope, subject, kind }).await?;
+            }
+        }
+        tx.commit().await?;
+        self.release(portal, &["no_trusted_device"]).await?;
         Ok(decided)
-    }
-
-    /// What was told of devices is told again if it happens again, and what waits is looked at.
-    async fn settle(&self, portal: &Portal) -> Result<(), StoreError> {
-        let told = [CONTACT_CHANGED, NEW_DEVICES, DISTRUSTED, "no_trusted_device"];
-        self.release(portal, &told).await
-    }
-
-    /// Verifies the contact's devices that a URI of their client names, all or none. Returns how
-    /// many were not verified before.
-    ///
-    /// # Errors
-    /// [`VerifyUriError`]; then nothing has changed.
-    pub async fn verify_uri(
-        &self,
-        portal: &Portal,
-        uri: &str,
-        decided_by: &Decider,
-    ) -> Result<usize, VerifyUriError> {
-        let verified = self.parts.remote.verify_uri(&chat_of(portal), uri, decided_by).await?;
-        self.settle(portal).await.map_err(|error| {
-            tracing::warn!(error = %crate::error_chain(&error), "portal.trust.failed");
-            VerifyUriError::Temporary
-        })?;
-        Ok(verified)
     }
 
     /// The devices of the contact of a portal.

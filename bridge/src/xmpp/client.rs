@@ -134,13 +134,8 @@ impl NetworkClient for XmppClient {
         Ok(AccountUri { jid, devices }.to_text())
     }
 
-    async fn verify_uri(
-        &self,
-        chat: &ChatKey,
-        uri: &str,
-        decided_by: &Decider,
-    ) -> Result<usize, VerifyUriError> {
-        self.0.verify_uri(chat, uri, decided_by).await
+    async fn match_uri(&self, chat: &ChatKey, uri: &str) -> Result<Vec<String>, VerifyUriError> {
+        self.0.match_uri(chat, uri).await
     }
 
     async fn contact_name(&self, contact: &RemoteUserId) -> Option<String> {

@@ -75,13 +75,12 @@ impl Core {
         Ok(presented)
     }
 
-    /// See [`crate::network::NetworkClient::verify_uri`].
-    pub(super) async fn verify_uri(
+    /// See [`crate::network::NetworkClient::match_uri`].
+    pub(super) async fn match_uri(
         &self,
         chat: &ChatKey,
         uri: &str,
-        decided_by: &Decider,
-    ) -> Result<usize, VerifyUriError> {
+    ) -> Result<Vec<String>, VerifyUriError> {
         let AccountUri { jid, devices: named } = AccountUri::parse(uri)?;
         if jid.as_str() != chat.contact.as_str() {
             return Err(VerifyUriError::OtherContact);
@@ -99,10 +98,7 @@ impl Core {
         if !others.is_empty() {
             return Err(VerifyUriError::Mismatch { devices: others });
         }
-        let fingerprints: Vec<String> = named.iter().map(|(_, key)| key.fingerprint()).collect();
-        self.decide_about(chat, &fingerprints, DeviceDecision::Verify, decided_by)
-            .await
-            .map_err(temporary)
+        Ok(named.iter().map(|(_, key)| key.fingerprint()).collect())
     }
 
     /// See [`crate::network::NetworkClient::undecided`].

@@ -8,7 +8,7 @@ use super::{
     world::{World, chat},
 };
 use crate::network::{
-    Decider, DeviceDecision, DeviceTrust, Hold, IdentityTrust, LegSecurity, NetworkClient as _,
+    DeviceDecision, DeviceTrust, Hold, IdentityTrust, LegSecurity, NetworkClient as _,
     PlaintextPolicy, RemoteEventKind, SendError, Undecided, VerifyUriError,
 };
 
@@ -211,7 +211,7 @@ async fn only_a_fingerprint_that_was_named_is_decided_about() {
 }
 
 #[tokio::test]
-async fn a_uri_verifies_all_the_devices_that_it_names_or_none() {
+async fn a_uri_matches_when_the_devices_present_all_that_it_names() {
     let mut world = World::new(Contact::new(1)).await;
     world.bob_gets_a_laptop(5).await;
     world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
@@ -240,18 +240,15 @@ async fn a_uri_verifies_all_the_devices_that_it_names_or_none() {
             VerifyUriError::Mismatch { devices: other(&forged) },
         ),
     ] {
-        let alice = Decider::Contact;
-        let refused = world.client.verify_uri(&chat(), &uri, &alice).await;
+        let refused = world.client.match_uri(&chat(), &uri).await;
         assert_eq!(refused, Err(refusal), "{uri}");
     }
-    let devices = world.client.devices(&chat()).await.unwrap();
-    assert!(devices.iter().all(|device| device.trust == DeviceTrust::Pinned));
-
+    let fingerprints = vec![phone.fingerprint(), laptop(&world).fingerprint()];
     let uri = uri("bob@example.org", &[phone, laptop(&world)]);
-    for newly in [2, 0] {
-        let verified = world.client.verify_uri(&chat(), &uri, &Decider::Contact).await;
-        assert_eq!(verified, Ok(newly));
-    }
+    assert_eq!(world.client.match_uri(&chat(), &uri).await, Ok(fingerprints.clone()));
     let devices = world.client.devices(&chat()).await.unwrap();
-    assert!(devices.iter().all(|device| device.trust == DeviceTrust::Verified));
+    assert!(devices.iter().all(|device| device.trust == DeviceTrust::Pinned), "nothing decided");
+    for newly in [2, 0] {
+        assert_eq!(world.decide(&fingerprints, DeviceDecision::Verify).await, Ok(newly));
+    }
 }
