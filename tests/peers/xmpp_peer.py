@@ -93,6 +93,11 @@ class Omemo(XEP_0384):
             pass  # a namespace this client was told not to speak
 
 
+def printed(manager, device):
+    """The fingerprint of a device, as OMEMO clients print it."""
+    return " ".join(manager.format_identity_key(device.identity_key))
+
+
 def reinstalled(manager, device_id, calls):
     """A session manager that comes up under `device_id` although the account's list already names that device."""
 
@@ -176,12 +181,12 @@ class Peer(ClientXMPP):
     async def on_start(self, _):
         self.send_presence()
         await self.get_roster()
-        device = None
+        device, fingerprint = None, None
         if SPOKEN:
             manager = await self["xep_0384"].get_session_manager()
             own, _others = await manager.get_own_device_information()
-            device = own.device_id
-        say("ready", jid=self.boundjid.bare, full_jid=self.boundjid.full, device=device)
+            device, fingerprint = own.device_id, printed(manager, own)
+        say("ready", jid=self.boundjid.bare, full_jid=self.boundjid.full, device=device, fingerprint=fingerprint)
         self.reader = asyncio.ensure_future(self.obey())
 
     def on_bounce(self, stanza):
@@ -307,7 +312,12 @@ class Peer(ClientXMPP):
         await self.refresh(command["jid"], force=True)
         manager = await self["xep_0384"].get_session_manager()
         devices = await manager.get_device_information(command["jid"])
-        return {"devices": [{"id": d.device_id, "namespaces": sorted(d.namespaces)} for d in devices]}
+        return {
+            "devices": [
+                {"id": d.device_id, "namespaces": sorted(d.namespaces), "fingerprint": printed(manager, d)}
+                for d in devices
+            ]
+        }
 
     async def do_leave_omemo(self, _command):
         """Takes this person's device lists away, as after leaving OMEMO."""

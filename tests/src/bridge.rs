@@ -143,6 +143,17 @@ impl Bridge {
         Ok(found)
     }
 
+    /// Asks the key log (`gephyra keylog`), whether or not the bridge runs.
+    ///
+    /// # Errors
+    /// With the program's own words.
+    pub async fn keylog(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = process::command(paths::gephyra()?);
+        command.arg("keylog").args(arguments);
+        command.arg("-c").arg(self.config.dir.join("config.toml"));
+        process::run(command).await
+    }
+
     /// The process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref()?.pid()

@@ -36,6 +36,8 @@ pub struct Shown {
     pub body: Option<String>,
     /// The kind of message, such as `m.text` or `m.notice`.
     pub msgtype: Option<String>,
+    /// The whole content, as far as it could be read.
+    pub content: Value,
     /// Whether it came encrypted.
     pub encrypted: bool,
     /// Why it could not be decrypted.
@@ -424,6 +426,7 @@ fn shown(event: &Value) -> Option<Shown> {
         sender: text(event, "sender").ok()?,
         body: optional("body"),
         msgtype: optional("msgtype"),
+        content: event.get("content").cloned().unwrap_or_default(),
         encrypted: event.get("encrypted")?.as_bool()?,
         failure: optional("failure"),
         shield,

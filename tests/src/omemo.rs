@@ -1,6 +1,6 @@
 //! A person on an independent OMEMO client: slixmpp-omemo.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -78,6 +78,7 @@ pub struct OmemoUser {
     full_jid: String,
     password: String,
     device: Option<u64>,
+    fingerprint: Option<String>,
     dir: PathBuf,
     peer: Peer,
 }
@@ -117,7 +118,8 @@ impl OmemoUser {
         let (peer, ready) = Peer::start("omemo", command, &dir).await?;
         let device = ready.get("device").and_then(Value::as_u64);
         let full_jid = text(&ready, "full_jid")?;
-        Ok(Self { jid, full_jid, password, device, dir, peer })
+        let fingerprint = text(&ready, "fingerprint").ok();
+        Ok(Self { jid, full_jid, password, device, fingerprint, dir, peer })
     }
 
     /// The bare JID.
@@ -138,6 +140,14 @@ impl OmemoUser {
     /// The OMEMO device id, where the client speaks OMEMO.
     pub fn device_id(&self) -> Option<u64> {
         self.device
+    }
+
+    /// The fingerprint of this device, as the client prints it.
+    ///
+    /// # Errors
+    /// When the client does not speak OMEMO.
+    pub fn fingerprint(&self) -> Result<&str> {
+        self.fingerprint.as_deref().context("a client without OMEMO")
     }
 
     /// Where the client's log and keys are.
@@ -187,6 +197,19 @@ impl OmemoUser {
         let answer = self.peer.ask("devices", json!({ "jid": jid })).await?;
         let devices = answer.get("devices").and_then(Value::as_array).context("no devices")?;
         Ok(devices.iter().filter_map(|device| device.get("id")?.as_u64()).collect())
+    }
+
+    /// The fingerprints of the devices that a contact publishes now, by device id, as the client prints them.
+    ///
+    /// # Errors
+    /// When the client could not ask.
+    pub async fn fingerprints_of(&self, jid: &str) -> Result<BTreeMap<u64, String>> {
+        let answer = self.peer.ask("devices", json!({ "jid": jid })).await?;
+        let devices = answer.get("devices").and_then(Value::as_array).context("no devices")?;
+        let printed = devices.iter().filter_map(|device| {
+            Some((device.get("id")?.as_u64()?, text(device, "fingerprint").ok()?))
+        });
+        Ok(printed.collect())
     }
 
     /// What an address says it can do (XEP-0030).

@@ -97,6 +97,26 @@ impl Synapse {
         Ok(Account { user_id, localpart: localpart.to_owned(), password })
     }
 
+    /// A file of the media repository, as somebody with an account gets it.
+    ///
+    /// # Errors
+    /// When the homeserver refuses.
+    pub async fn download(&self, account: &Account, mxc: &str) -> Result<Vec<u8>> {
+        let login = json!({
+            "type": "m.login.password",
+            "identifier": { "type": "m.id.user", "user": account.localpart },
+            "password": account.password,
+        });
+        let url = format!("{}/_matrix/client/v3/login", self.url());
+        let answer = self.http.post(url).json(&login).send().await?.error_for_status()?;
+        let session: serde_json::Value = answer.json().await?;
+        let token = session.get("access_token").and_then(|token| token.as_str());
+        let place = mxc.strip_prefix("mxc://").context("no mxc address")?;
+        let url = format!("{}/_matrix/client/v1/media/download/{place}", self.url());
+        let request = self.http.get(url).bearer_auth(token.context("no access token")?);
+        Ok(request.send().await?.error_for_status()?.bytes().await?.to_vec())
+    }
+
     /// Stops the homeserver.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! Owns what an operator types and reads. Knows no Matrix and no XMPP.
 
 mod init;
+mod keylog;
 mod logging;
 mod next_steps;
 mod run;
@@ -13,6 +14,7 @@ use clap::{Parser, Subcommand};
 
 pub use self::{
     init::{InitArgs, InitError},
+    keylog::{KeyLogCommand, KeyLogError},
     run::RunError,
 };
 use crate::config::{self, ExampleError};
@@ -35,6 +37,9 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Check or print the log of keys, whether or not the bridge runs
+    #[command(subcommand)]
+    Keylog(KeyLogCommand),
     /// Print a configuration with every key and what it means
     ConfigExample,
     /// Print a registration as `init` writes it, without usable tokens
@@ -53,6 +58,7 @@ impl Cli {
                 Ok(out.write_all(next_steps.as_bytes())?)
             }
             Command::Run { config } => Ok(run::run(&config)?),
+            Command::Keylog(command) => Ok(out.write_all(command.execute()?.as_bytes())?),
             Command::ConfigExample => Ok(out.write_all(config::example_config()?.as_bytes())?),
             Command::RegistrationExample => {
                 Ok(out.write_all(config::example_registration()?.as_bytes())?)
@@ -70,6 +76,9 @@ pub enum CliError {
     /// The bridge did not start, or stopped by itself.
     #[error("the bridge does not run")]
     Run(#[from] RunError),
+    /// The key log is broken, or was not read.
+    #[error("the key log cannot be relied on")]
+    KeyLog(#[from] KeyLogError),
     /// The examples are wrong.
     #[error("there is no example")]
     Example(#[from] ExampleError),

@@ -22,7 +22,7 @@ pub(super) fn run(config: &Path) -> Result<(), RunError> {
 }
 
 /// The environment without what is not UTF-8: none of our variables is.
-fn utf8_environment() -> impl Iterator<Item = (String, String)> {
+pub(super) fn utf8_environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }

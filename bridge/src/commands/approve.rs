@@ -1,9 +1,8 @@
-//! `approve`: goes on with identities that have changed.
+//! `approve`: goes on with identities that have changed, and with new devices.
 
 use async_trait::async_trait;
 
-use super::{Call, Command, usage_of};
-use crate::portal::ApproveError;
+use super::{Call, Command, usage_of, words::failed};
 
 pub(super) struct Approve;
 
@@ -18,7 +17,7 @@ impl Command for Approve {
     }
 
     fn about(&self) -> &'static str {
-        "In a chat: trusts your contact's encryption identity after it has changed. With “me”: trusts your own. What was held is sent."
+        "In a chat: goes on with the new devices and changed identities of your contact that I have shown there, without a comparison. With “me”: trusts your own changed identity. What was held is sent."
     }
 
     async fn run(&self, call: &Call<'_>, arguments: &[&str]) -> String {
@@ -32,14 +31,10 @@ impl Command for Approve {
 
 impl Approve {
     async fn contact(&self, call: &Call<'_>) -> String {
-        let Some(portal) = call.portal else {
-            return "Say this in the chat it is meant for. For your own identity say “approve me”."
-                .to_owned();
-        };
-        if call.is_of_changed_identity() {
-            return "Approve your own identity first: write “!xmpp approve me”.".to_owned();
+        match call.deciding_portal() {
+            Ok(portal) => answer(call.hub.approve_contact(portal, &call.decider()).await),
+            Err(refusal) => refusal,
         }
-        answer(call.hub.approve_contact(portal).await)
     }
 
     async fn own(&self, call: &Call<'_>) -> String {
@@ -53,10 +48,10 @@ impl Approve {
     }
 }
 
-fn answer(approved: Result<usize, ApproveError>) -> String {
+fn answer<E: std::error::Error>(approved: Result<usize, E>) -> String {
     match approved {
         Ok(0) => "Nothing waits for your approval here.".to_owned(),
         Ok(approved) => format!("Approved ({approved}). What was held is on its way."),
-        Err(ApproveError) => "That did not work. Please try again later.".to_owned(),
+        Err(error) => failed(&error),
     }
 }

@@ -29,6 +29,9 @@ impl Command for Help {
                 command.usage(),
                 command.about()
             ));
+            if !command.example().is_empty() {
+                help.push_str(&format!(" For example: {}", command.example()));
+            }
         }
         help
     }

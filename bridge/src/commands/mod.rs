@@ -6,18 +6,25 @@
 
 mod approve;
 mod chat;
+mod devices;
+mod distrust;
 mod help;
+mod pending;
 mod plaintext;
+mod qr;
+mod rotate;
+mod trust;
 mod verify;
 mod version;
+mod words;
 
 use async_trait::async_trait;
-use ruma::UserId;
+use ruma::{RoomId, UserId};
 
 use crate::{
-    network::{IdentityTrust, LegSecurity},
+    network::{Decider, IdentityTrust, LegSecurity},
     portal::Hub,
-    store::Portal,
+    store::{Portal, RoomEncryption},
 };
 
 /// Stands before a command inside a portal.
@@ -26,7 +33,13 @@ pub const PREFIX: &str = "!xmpp";
 const COMMANDS: &[&dyn Command] = &[
     &help::Help,
     &chat::Chat,
+    &devices::Devices,
+    &trust::Trust,
+    &distrust::Distrust,
     &approve::Approve,
+    &pending::Pending,
+    &qr::Qr,
+    &rotate::Rotate,
     &verify::Verify,
     &plaintext::Plaintext,
     &version::Version,
@@ -41,6 +54,10 @@ trait Command: Send + Sync {
     fn usage(&self) -> &'static str;
     /// What it does, in one line.
     fn about(&self) -> &'static str;
+    /// How it is used, for the help; empty when the usage shows it.
+    fn example(&self) -> &'static str {
+        ""
+    }
     /// Does it, and gives the answer.
     async fn run(&self, call: &Call<'_>, arguments: &[&str]) -> String;
 }
@@ -51,6 +68,10 @@ pub struct Call<'a> {
     pub hub: &'a Hub,
     /// Who gives it.
     pub sender: &'a UserId,
+    /// The room it is given in.
+    pub room: &'a RoomId,
+    /// Whether that is encrypted.
+    pub encryption: RoomEncryption,
     /// The portal it is given in; `None` in a management room.
     pub portal: Option<&'a Portal>,
     /// How it came.
@@ -59,7 +80,26 @@ pub struct Call<'a> {
     pub identity: Option<&'a str>,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    /// The portal in which a decision can be made about a contact.
+    ///
+    /// # Errors
+    /// The answer to who may not, or not here.
+    fn deciding_portal(&self) -> Result<&'a Portal, String> {
+        let Some(portal) = self.portal else {
+            return Err("Say this in the chat it is meant for.".to_owned());
+        };
+        if self.is_of_changed_identity() {
+            return Err("Approve your own identity first: write “!xmpp approve me”.".to_owned());
+        }
+        Ok(portal)
+    }
+
+    /// Who decides what this call decides.
+    fn decider(&self) -> Decider {
+        Decider::Person(self.sender.to_owned())
+    }
+
     /// Whether it is given by an identity that is not the pinned one. Such a one may approve
     /// itself, but decides nothing else.
     pub fn is_of_changed_identity(&self) -> bool {

@@ -112,6 +112,16 @@ pub enum Hold {
         /// The devices' fingerprints as the contact's client prints them.
         fingerprints: Vec<String>,
     },
+    /// New devices of a contact who was verified before wait for approval, and for what there is to
+    /// be done there is no other.
+    #[error("new devices of the contact wait for approval")]
+    NewDevices {
+        /// The devices' fingerprints as the contact's client prints them.
+        fingerprints: Vec<String>,
+    },
+    /// The contact has devices, but the person has distrusted them all.
+    #[error("none of the contact's devices is trusted")]
+    NoTrustedDevice,
     /// The contact has devices, but not one could be encrypted to.
     #[error("none of the contact's devices could be encrypted to")]
     NoUsableDevice,
@@ -168,4 +178,9 @@ pub enum RemoteEventKind {
     },
     /// What the contact sends, or what was to be sent to them, waits for a decision.
     Held(Hold),
+    /// A device that the person has distrusted has sent something. It is not delivered.
+    Refused {
+        /// The device's fingerprint as the contact's client prints it.
+        fingerprint: String,
+    },
 }

@@ -19,7 +19,10 @@ pub use self::{
         RemoteEventKind, SendError, Sent,
     },
     ids::{RemoteMessageId, RemoteUserId},
-    security::{IdentityTrust, LegSecurity, RemoteDevice},
+    security::{
+        Decider, DeviceDecision, DeviceTrust, Held, IdentityTrust, LegSecurity, RemoteDevice,
+        Undecided, VerifyUriError,
+    },
 };
 
 /// A network, one per process. Does no I/O.
@@ -51,13 +54,40 @@ pub trait NetworkClient: Send + Sync {
     /// See [`SendError`].
     async fn send(&self, message: OutgoingMessage) -> Result<Sent, SendError>;
 
-    /// Makes the contact's new identities the approved ones in this chat, as far as their
-    /// fingerprints are among those that were `shown` to whoever approves, and retries what was
-    /// held for them. Returns how many identities were approved.
+    /// Carries out a decision about the contact's devices in this chat whose fingerprints are
+    /// among these, exactly as [`RemoteDevice::fingerprint`] has them, and retries what was held.
+    /// Returns about how many devices this has decided something.
     ///
     /// # Errors
     /// [`SendError::Temporary`] when the store or the network failed.
-    async fn approve(&self, chat: &ChatKey, shown: &[String]) -> Result<usize, SendError>;
+    async fn decide(
+        &self,
+        chat: &ChatKey,
+        fingerprints: &[String],
+        decision: DeviceDecision,
+        decided_by: &Decider,
+    ) -> Result<usize, SendError>;
+
+    /// What waits in this chat for a decision about the contact's devices. Asks nobody.
+    ///
+    /// # Errors
+    /// [`SendError::Temporary`] when the store failed.
+    async fn undecided(&self, chat: &ChatKey) -> Result<Undecided, SendError>;
+
+    /// A URI with a user's address on this network and the fingerprint of the bridge's device
+    /// there, as clients scan it to verify that device.
+    ///
+    /// # Errors
+    /// [`SendError::Temporary`] when the store failed; [`SendError::Rejected`] for a user who can
+    /// have no address there.
+    async fn own_uri(&self, author: &Author) -> Result<String, SendError>;
+
+    /// The fingerprints that a URI of the contact's client names, if the contact's devices present
+    /// every one of them. It decides nothing.
+    ///
+    /// # Errors
+    /// See [`VerifyUriError`].
+    async fn match_uri(&self, chat: &ChatKey, uri: &str) -> Result<Vec<String>, VerifyUriError>;
 
     /// The name the contact gives themselves, if the network tells.
     async fn contact_name(&self, contact: &RemoteUserId) -> Option<String>;
@@ -65,7 +95,7 @@ pub trait NetworkClient: Send + Sync {
     /// Tells the network how a Matrix user wants to be called.
     async fn publish_name(&self, user: &ruma::UserId, name: &str);
 
-    /// The devices a contact has announced to this chat's Matrix user.
+    /// The devices of a contact that this chat knows, and those they have announced.
     ///
     /// # Errors
     /// [`SendError::Temporary`] when the contact's server did not answer.

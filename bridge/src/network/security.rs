@@ -1,5 +1,6 @@
 //! How one leg was protected, and whom it was protected for.
 
+use ruma::OwnedUserId;
 use serde::{Deserialize, Serialize};
 
 /// How one message was protected on one leg.
@@ -29,13 +30,93 @@ pub enum IdentityTrust {
     Unknown,
 }
 
+/// What a device of a contact is to a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceTrust {
+    /// Its identity was compared by people, and is unchanged since.
+    Verified,
+    /// Trusted on first use or by approval, and unchanged since.
+    Pinned,
+    /// It is new, the contact was verified before, and nobody has approved it: it gets nothing, and
+    /// what it sends is held.
+    Waiting,
+    /// It presents another identity than the pinned one: the same.
+    Changed,
+    /// Somebody has decided against it: it gets nothing, and what it sends is refused.
+    Distrusted,
+    /// It is listed, but was never written to nor heard.
+    Unknown,
+}
+
 /// A device of a contact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteDevice {
     /// The device as its network numbers it.
     pub id: String,
-    /// Fingerprint as the network's own clients print it.
+    /// Fingerprint of the identity that it presents, as the network's own clients print it.
     pub fingerprint: String,
-    /// What the bridge knows of it.
-    pub trust: IdentityTrust,
+    /// What it is.
+    pub trust: DeviceTrust,
+    /// Since when, in milliseconds since 1970, if that is known.
+    pub since_ms: Option<i64>,
+}
+
+/// Messages that wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// How many.
+    pub messages: u64,
+    /// Since when the oldest waits, in milliseconds since 1970.
+    pub since_ms: Option<i64>,
+}
+
+/// What waits for a decision about a contact's devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undecided {
+    /// Messages of the contact.
+    pub held: Held,
+    /// The devices that are new or have changed.
+    pub devices: Vec<RemoteDevice>,
+}
+
+/// What is decided about a device of a contact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceDecision {
+    /// A new device or a changed identity counts like one of first use.
+    Approve,
+    /// People have compared its identity.
+    Verify,
+    /// It gets nothing any more, and nothing of it is delivered.
+    Distrust,
+}
+
+/// Why a URI has verified nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyUriError {
+    /// It is none, or no fingerprint is in it.
+    #[error("the URI was not understood: {0}")]
+    NotUnderstood(&'static str),
+    /// It is somebody else's.
+    #[error("the URI is of another contact")]
+    OtherContact,
+    /// Devices of the contact do not present the keys that it names.
+    #[error("keys do not match")]
+    Mismatch {
+        /// These devices, as their network numbers them.
+        devices: Vec<String>,
+    },
+    /// Try again later.
+    #[error("the network or the store did not answer")]
+    Temporary,
+}
+
+/// Who has decided something about a key.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Decider {
+    /// Nobody: it was seen, or trusted on first use.
+    Nobody,
+    /// A Matrix user.
+    Person(OwnedUserId),
+    /// The contact, from their side.
+    Contact,
 }

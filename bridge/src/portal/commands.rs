@@ -2,15 +2,11 @@
 
 use ruma::{OwnedRoomId, UserId};
 
-use super::{
-    Hub, StepError,
-    create_room::NoRoom,
-    from_remote::{CONTACT_CHANGED, chat_of},
-};
+use super::{Hub, StepError, create_room::NoRoom, from_remote::chat_of};
 use crate::{
     namespace::AddressTooLong,
     network::{InvalidContact, PlaintextPolicy},
-    store::{Portal, PortalState},
+    store::{Portal, PortalState, StoreError},
 };
 
 /// Why a chat was not opened.
@@ -91,32 +87,6 @@ impl Hub {
         })
     }
 
-    /// Approves those identities of the contact whose fingerprints were said in the room. Returns
-    /// how many.
-    ///
-    /// # Errors
-    /// [`ApproveError`] when it is not known to be stored.
-    pub async fn approve_contact(&self, portal: &Portal) -> Result<usize, ApproveError> {
-        let shown = async {
-            let mut tx = self.parts.db.read().await?;
-            tx.notices().subjects(portal.room_id.as_str(), CONTACT_CHANGED).await
-        };
-        let shown = shown.await.map_err(|error| {
-            tracing::warn!(error = %crate::error_chain(&error), "portal.approve.failed");
-            ApproveError
-        })?;
-        let approved = self.parts.remote.approve(&chat_of(portal), &shown).await;
-        let approved = approved.map_err(|error| {
-            tracing::warn!(error = %error, "portal.approve.failed");
-            ApproveError
-        })?;
-        self.release(portal, &[CONTACT_CHANGED]).await.map_err(|error| {
-            tracing::warn!(error = %crate::error_chain(&error), "portal.release.failed");
-            ApproveError
-        })?;
-        Ok(approved)
-    }
-
     /// Changes whether messages may go unencrypted to the contact of a portal.
     ///
     /// # Errors
@@ -165,9 +135,11 @@ impl Hub {
     }
 
     /// What was told of a wait has ended, and the chat is looked at again.
-    async fn release(&self, portal: &Portal, told: &[&str]) -> Result<(), StepError> {
+    pub(super) async fn release(&self, portal: &Portal, told: &[&str]) -> Result<(), StoreError> {
         let mut tx = self.parts.db.begin().await?;
-        Self::forget_told(&mut tx, portal, told).await?;
+        for kind in told {
+            tx.notices().forget(portal.room_id.as_str(), kind).await?;
+        }
         tx.commit().await?;
         self.chats.ring(chat_of(portal));
         self.ring_room(&portal.room_id);

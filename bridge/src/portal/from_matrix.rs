@@ -282,6 +282,8 @@ impl Hub {
         let call = commands::Call {
             hub: self,
             sender,
+            room: &row.event.room_id,
+            encryption,
             portal,
             security: message.security,
             identity: message.identity.as_deref(),
@@ -484,6 +486,8 @@ fn waiting_for(hold: &Hold) -> &'static str {
         Hold::NoEncryption => "the contact has no encryption",
         Hold::NoUsableDevice => "no device of the contact can be encrypted to",
         Hold::IdentityChanged { .. } => "the contact's identity has changed",
+        Hold::NewDevices { .. } => "the contact's new device waits for your approval",
+        Hold::NoTrustedDevice => "you have distrusted all devices of the contact",
     }
 }
 

@@ -337,6 +337,9 @@ impl Hub {
                 self.say(portal, Wording::Private, &words).await
             }
             RemoteEventKind::Held(hold) => self.tell_held(portal, hold).await,
+            RemoteEventKind::Refused { fingerprint } => {
+                self.tell_refused(portal, fingerprint).await
+            }
         }
     }
 
@@ -345,12 +348,22 @@ impl Hub {
     pub(super) async fn tell_held(&self, portal: &Portal, hold: &Hold) -> Result<(), StepError> {
         let (kind, text) = held_words(hold);
         let subjects: Vec<&str> = match hold {
-            Hold::IdentityChanged { fingerprints } => {
+            Hold::IdentityChanged { fingerprints } | Hold::NewDevices { fingerprints } => {
                 fingerprints.iter().map(String::as_str).collect()
             }
-            Hold::NoEncryption | Hold::NoUsableDevice => vec![""],
+            Hold::NoEncryption | Hold::NoUsableDevice | Hold::NoTrustedDevice => vec![""],
         };
         self.tell_once_about(portal, kind, &subjects, Wording::Public, &text).await
+    }
+
+    /// Says once for each device that what it sends is not delivered.
+    async fn tell_refused(&self, portal: &Portal, fingerprint: &str) -> Result<(), StepError> {
+        let text = format!(
+            "A device of your contact that you have distrusted has sent something. It is not \
+             delivered, and neither is what follows from this device. To trust it again, compare \
+             its fingerprint with your contact and write “!xmpp trust” with it.\n{fingerprint}"
+        );
+        self.tell_once_about(portal, DISTRUSTED, &[fingerprint], Wording::Public, &text).await
     }
 
     /// A ghost or the bot that the homeserver asks for is made when its name means something.
@@ -370,8 +383,14 @@ impl Hub {
     }
 }
 
-/// The short word for fingerprints of a contact that wait for approval.
+/// The short word for changed identities of a contact that wait for approval.
 pub(super) const CONTACT_CHANGED: &str = "contact_identity_changed";
+
+/// The short word for new devices of a contact that wait for approval.
+pub(super) const NEW_DEVICES: &str = "contact_new_devices";
+
+/// The short word for a distrusted device that has sent something.
+pub(super) const DISTRUSTED: &str = "distrusted_device";
 
 /// The short word of a hold, and what it means.
 pub(super) fn held_words(hold: &Hold) -> (&'static str, String) {
@@ -388,6 +407,22 @@ pub(super) fn held_words(hold: &Hold) -> (&'static str, String) {
             "Your messages wait: none of your contact's devices can be encrypted to at the \
              moment. They are sent as soon as one can."
                 .to_owned(),
+        ),
+        Hold::NoTrustedDevice => (
+            "no_trusted_device",
+            "Your messages wait: you have distrusted all devices of your contact. They are sent \
+             as soon as there is one that you trust; “!xmpp devices” lists them."
+                .to_owned(),
+        ),
+        Hold::NewDevices { fingerprints } => (
+            NEW_DEVICES,
+            format!(
+                "Your contact, whom you have verified, has a new device. It gets nothing, and what \
+                 it sends waits. Compare its fingerprint with your contact and write “!xmpp trust” \
+                 with it; “!xmpp approve” lets it in without a comparison, “!xmpp distrust” keeps \
+                 it out.\n{}",
+                fingerprints.join("\n")
+            ),
         ),
         Hold::IdentityChanged { fingerprints } => (
             CONTACT_CHANGED,

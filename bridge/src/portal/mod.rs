@@ -10,7 +10,8 @@
 //! | [`from_remote`] | the remote inbox, one chat at a time |
 //! | [`membership`] | invitations to ghosts and to the bot, and people who leave |
 //! | [`create_room`] | rooms that the bridge makes |
-//! | [`say`], [`notices`], [`status`] | what the bridge itself says |
+//! | [`say`], [`notices`], [`status`], [`qr`] | what the bridge itself says |
+//! | [`commands`], [`trust`] | what people decide |
 //! | [`content`], [`room_state`] | pure conversions |
 
 mod commands;
@@ -23,12 +24,14 @@ mod from_remote;
 mod locks;
 mod membership;
 mod notices;
+mod qr;
 mod read;
 mod room_state;
 mod say;
 mod status;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod verification;
 
 use std::{
@@ -44,6 +47,8 @@ use self::locks::Locks;
 pub use self::{
     commands::{ApproveError, OpenChatError},
     doorbells::Doorbells,
+    qr::QrError,
+    trust::{DecideError, Naming, PendingChat, UnknownFingerprint, find_named},
 };
 use crate::{
     clock::Clock,

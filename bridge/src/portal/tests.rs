@@ -20,9 +20,10 @@ use crate::{
     config::{Permission, Subject},
     matrix::{DeviceLimits, DevicesParts},
     network::{
-        Author, Capabilities, Hold, IdentityTrust, InvalidContact, LegSecurity, MessageContent,
-        OutgoingMessage, PlaintextPolicy, RemoteDevice, RemoteEvent, RemoteEventKind,
-        RemoteMessageId, RemoteUserId, SendError, Sent,
+        Author, Capabilities, Decider, DeviceDecision, DeviceTrust, Held, Hold, IdentityTrust,
+        InvalidContact, LegSecurity, MessageContent, OutgoingMessage, PlaintextPolicy,
+        RemoteDevice, RemoteEvent, RemoteEventKind, RemoteMessageId, RemoteUserId, SendError, Sent,
+        Undecided, VerifyUriError,
     },
     queue::Drain,
     store::{
@@ -62,7 +63,8 @@ struct Remote {
     db: Database,
     takes: Mutex<Takes>,
     sent: Mutex<Vec<(ChatKey, String)>>,
-    shown: Mutex<Vec<Vec<String>>>,
+    decided: Mutex<Vec<(DeviceDecision, Vec<String>)>>,
+    devices: Mutex<Vec<RemoteDevice>>,
 }
 
 #[async_trait]
@@ -83,9 +85,29 @@ impl NetworkClient for Remote {
         Ok(Sent { security: ENCRYPTED })
     }
 
-    async fn approve(&self, _: &ChatKey, shown: &[String]) -> Result<usize, SendError> {
-        self.shown.lock().unwrap().push(shown.to_vec());
-        Ok(shown.len())
+    async fn decide(
+        &self,
+        _: &ChatKey,
+        fingerprints: &[String],
+        decision: DeviceDecision,
+        decided_by: &Decider,
+    ) -> Result<usize, SendError> {
+        assert!(*decided_by == Decider::Person(alice().to_owned()));
+        self.decided.lock().unwrap().push((decision, fingerprints.to_vec()));
+        Ok(fingerprints.len())
+    }
+
+    async fn own_uri(&self, _: &Author) -> Result<String, SendError> {
+        Err(SendError::Temporary)
+    }
+
+    async fn match_uri(&self, _: &ChatKey, _: &str) -> Result<Vec<String>, VerifyUriError> {
+        Err(VerifyUriError::Mismatch { devices: vec!["7".to_owned()] })
+    }
+
+    async fn undecided(&self, _: &ChatKey) -> Result<Undecided, SendError> {
+        let devices = self.devices.lock().unwrap().clone();
+        Ok(Undecided { held: Held { messages: 2, since_ms: Some(1000) }, devices })
     }
 
     async fn contact_name(&self, _: &RemoteUserId) -> Option<String> {
@@ -95,7 +117,7 @@ impl NetworkClient for Remote {
     async fn publish_name(&self, _: &UserId, _: &str) {}
 
     async fn devices(&self, _: &ChatKey) -> Result<Vec<RemoteDevice>, SendError> {
-        Ok(Vec::new())
+        Ok(self.devices.lock().unwrap().clone())
     }
 }
 
@@ -151,7 +173,8 @@ impl World {
             db: db.clone(),
             takes: Mutex::new(Takes::Everything),
             sent: Mutex::default(),
-            shown: Mutex::default(),
+            decided: Mutex::default(),
+            devices: Mutex::default(),
         });
         let parts = Parts {
             db: db.clone(),
@@ -241,11 +264,23 @@ impl World {
         let call = Call {
             hub: &self.hub,
             sender: alice(),
+            room: &portal.room_id,
+            encryption: portal.encryption,
             portal: Some(&portal),
             security: LegSecurity::Encrypted { identity },
             identity: Some("master key"),
         };
         commands::run(&call, command).await
+    }
+}
+
+/// A device that waits.
+fn device(id: &str, fingerprint: &str) -> RemoteDevice {
+    RemoteDevice {
+        id: id.to_owned(),
+        fingerprint: fingerprint.to_owned(),
+        trust: DeviceTrust::Waiting,
+        since_ms: Some(1000),
     }
 }
 
@@ -275,8 +310,19 @@ async fn a_changed_identity_decides_nothing_about_others() {
     world.command(IdentityTrust::Pinned, "plaintext refuse").await;
     world.command(IdentityTrust::Changed, "plaintext allow").await;
     assert_eq!(world.portal().await.plaintext, PlaintextPolicy::Refuse);
-    world.command(IdentityTrust::Changed, "approve").await;
-    assert!(world.remote.shown.lock().unwrap().is_empty());
+    let fingerprint = "00".repeat(32);
+    *world.remote.devices.lock().unwrap() = vec![device("7", &fingerprint)];
+    for command in [
+        "approve".to_owned(),
+        format!("trust {fingerprint}"),
+        format!("distrust {fingerprint}"),
+        "rotate".to_owned(),
+        "qr xmpp:bob@example.net".to_owned(),
+    ] {
+        let answer = world.command(IdentityTrust::Changed, &command).await;
+        assert!(answer.starts_with("Approve your own identity first"), "{command}: {answer}");
+    }
+    assert!(world.remote.decided.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -286,13 +332,92 @@ async fn every_new_fingerprint_is_said_once_and_only_those_are_approved() {
         let hold = Hold::IdentityChanged { fingerprints: vec![fingerprint.to_owned()] };
         world.bob(&chat(), RemoteEventKind::Held(hold)).await;
     }
+    for _ in 0..2 {
+        let hold = Hold::NewDevices { fingerprints: vec!["cccc".to_owned()] };
+        world.bob(&chat(), RemoteEventKind::Held(hold)).await;
+    }
     let said = world.said().await;
-    assert_eq!(said.len(), 2, "{said:?}");
-    assert!(said[0].contains("aaaa") && said[1].contains("bbbb"), "{said:?}");
+    assert_eq!(said.len(), 3, "{said:?}");
+    for (text, fingerprint) in said.iter().zip(["aaaa", "bbbb", "cccc"]) {
+        assert!(text.contains(fingerprint), "{said:?}");
+    }
     world.command(IdentityTrust::Pinned, "approve").await;
-    assert_eq!(*world.remote.shown.lock().unwrap(), [["aaaa", "bbbb"]]);
+    let all = ["aaaa", "bbbb", "cccc"].map(str::to_owned).to_vec();
+    assert_eq!(*world.remote.decided.lock().unwrap(), [(DeviceDecision::Approve, all)]);
     world.command(IdentityTrust::Pinned, "approve").await;
-    assert!(world.remote.shown.lock().unwrap()[1].is_empty(), "said and settled");
+    assert!(world.remote.decided.lock().unwrap()[1].1.is_empty(), "said and settled");
+}
+
+#[tokio::test]
+async fn a_device_is_trusted_by_its_whole_fingerprint_only() {
+    let world = World::new().await;
+    let fingerprint = "0123abcd ".repeat(8).trim().to_owned();
+    *world.remote.devices.lock().unwrap() = vec![device("7", &fingerprint)];
+    for (command, words) in [
+        ("trust", "Usage"),
+        ("trust 0123abcd", "whole fingerprint"),
+        ("trust 4567ef01", "no device"),
+        ("distrust 0123", "at least the first 8 digits"),
+        ("distrust", "Usage"),
+    ] {
+        let answer = world.command(IdentityTrust::Pinned, command).await;
+        assert!(answer.contains(words), "{command}: {answer}");
+    }
+    assert!(world.remote.decided.lock().unwrap().is_empty());
+    let typed = format!("trust {}", fingerprint.to_uppercase());
+    world.command(IdentityTrust::Pinned, &typed).await;
+    let decided = world.remote.decided.lock().unwrap().clone();
+    assert_eq!(decided, [(DeviceDecision::Verify, vec![fingerprint])]);
+}
+
+#[tokio::test]
+async fn a_key_that_does_not_match_is_said_loudly() {
+    let world = World::new().await;
+    let answer = world.command(IdentityTrust::Pinned, "qr xmpp:bob@example.net").await;
+    assert!(answer.contains("DO NOT MATCH") && answer.contains('7'), "{answer}");
+    assert!(world.remote.decided.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_waits_is_told_with_its_reason_and_age() {
+    let world = World::new().await;
+    *world.remote.devices.lock().unwrap() = vec![device("7", "0123abcd")];
+    *world.remote.takes.lock().unwrap() = Takes::Nothing;
+    world.alice_says("$1", "hi").await;
+    world.alice_says("$2", "are you there?").await;
+    let told = world.command(IdentityTrust::Pinned, "pending").await;
+    for words in [
+        "bob@example.net:",
+        "2 messages, since 1970-01-01T00:00:00Z of yours",
+        "2 messages, since 1970-01-01T00:00:01Z of your contact",
+        "Device 7: new, waits for you",
+        "0123abcd",
+    ] {
+        assert!(told.contains(words), "{words} is not in: {told}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_shown_of_one_device_is_still_approved_after_a_word_about_another() {
+    let world = World::new().await;
+    let (one, other) = ("01".repeat(32), "02".repeat(32));
+    let fingerprints = vec![one.clone(), other.clone()];
+    world.bob(&chat(), RemoteEventKind::Held(Hold::NewDevices { fingerprints })).await;
+    *world.remote.devices.lock().unwrap() = vec![device("7", &one), device("8", &other)];
+    world.command(IdentityTrust::Pinned, &format!("distrust {one}")).await;
+    world.command(IdentityTrust::Pinned, "approve").await;
+    let decided = world.remote.decided.lock().unwrap().clone();
+    assert_eq!(decided[1], (DeviceDecision::Approve, vec![other]));
+}
+
+#[tokio::test]
+async fn a_refused_device_is_told_of_once() {
+    let world = World::new().await;
+    for fingerprint in ["aaaa", "aaaa", "bbbb"] {
+        let fingerprint = fingerprint.to_owned();
+        world.bob(&chat(), RemoteEventKind::Refused { fingerprint }).await;
+    }
+    assert_eq!(world.said().await.len(), 2);
 }
 
 #[tokio::test]

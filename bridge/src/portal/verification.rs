@@ -16,8 +16,11 @@ use super::{
 };
 use crate::{
     matrix::{LostFlow, VerificationStep},
-    network::{IdentityTrust, RemoteUserId},
-    store::{InboxEvent, Portal, PortalState, StoredVerification, VerificationStage},
+    network::{Decider, DeviceTrust, RemoteUserId},
+    store::{
+        InboxEvent, KeyEvent, KeyLogEntry, LoggedKey, Portal, PortalState, StoredVerification,
+        VerificationStage,
+    },
 };
 
 /// What came of a contact's wish.
@@ -252,7 +255,7 @@ impl Hub {
         let portal = self.open_portal(&row.user_id, &row.contact).await.ok().flatten();
         let Some(portal) = portal else { return false };
         let devices = self.parts.remote.devices(&chat_of(&portal)).await.unwrap_or_default();
-        devices.iter().any(|device| device.trust == IdentityTrust::Verified)
+        devices.iter().any(|device| device.trust == DeviceTrust::Verified)
     }
 
     /// Both have compared, and the ghost has signed the person's identity.
@@ -262,7 +265,7 @@ impl Hub {
         let devices = &self.parts.devices;
         let approved = is_waiting && devices.approve(&row.user_id, master_key).await?;
         self.show_contact(&row.contact, &words::verified_for_contact(&row.user_id)).await;
-        self.end_verification(row, words::VERIFIED).await?;
+        self.end_verification(row, words::VERIFIED, Some(master_key)).await?;
         if approved {
             self.release_person(&row.user_id).await?;
         }
@@ -275,7 +278,7 @@ impl Hub {
         (person, contact): (&'static str, &'static str),
     ) -> Result<(), StepError> {
         self.show_contact(&row.contact, &words::about(&row.user_id, contact)).await;
-        self.end_verification(row, person).await?;
+        self.end_verification(row, person, None).await?;
         self.step(row, VerificationStep::Forget).await
     }
 
@@ -296,14 +299,16 @@ impl Hub {
         }
         let (person, contact) = words::INTERRUPTED;
         self.show_contact(&row.contact, &words::about(&row.user_id, contact)).await;
-        self.end_verification(row, person).await
+        self.end_verification(row, person, None).await
     }
 
-    /// The last word to the person, and the end of the row.
+    /// The last word to the person, the end of the row and, where it has succeeded, the word in the
+    /// key log.
     async fn end_verification(
         &self,
         row: &StoredVerification,
         text: &str,
+        verified: Option<&str>,
     ) -> Result<(), StepError> {
         let mut tx = self.parts.db.read().await?;
         let portal = tx.portals().find_by_room(&row.portal_room).await?;
@@ -314,6 +319,15 @@ impl Hub {
         };
         let mut tx = self.parts.db.begin().await?;
         tx.verifications().delete(row).await?;
+        if let Some(master_key) = verified {
+            let entry = KeyLogEntry {
+                time_ms: self.now_ms(),
+                key: LoggedKey::Matrix { user: &row.user_id, master_key },
+                event: KeyEvent::Verified,
+                decided_by: &Decider::Contact,
+            };
+            tx.key_log().append(&entry).await?;
+        }
         if let Some(staged) = &staged {
             tx.matrix_outbox().insert(staged).await?;
         }

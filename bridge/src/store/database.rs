@@ -9,7 +9,7 @@ use std::{
 };
 
 use sqlx::{
-    Any, AnyPool, Executor as _, Pool,
+    Any, AnyConnection, AnyPool, Executor as _, Pool,
     any::AnyPoolOptions,
     migrate::{MigrateError, Migrator},
     sqlite::SqliteConnectOptions,
@@ -155,6 +155,33 @@ impl Database {
     }
 }
 
+/// Opens a database that may be another process's, and begins a transaction that can only read. It
+/// takes no lease, makes nothing and changes no table.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn open_for_reading(url: &str, key: &StoreKey) -> Result<Transaction, ConnectError> {
+    sqlx::any::install_default_drivers();
+    let backend = match Location::parse(url)? {
+        Location::Sqlite(_) => Backend::Sqlite,
+        Location::Postgres => Backend::Postgres,
+    };
+    let sealer = Sealer::new(key).map_err(ConnectError::Key)?;
+    let readers = open_pool(url, 1, backend.reader_settings()).await?;
+    let mut tx = readers.begin().await.map_err(ConnectError::Connect)?;
+    let canary = find_canary(&mut tx).await?.ok_or(ConnectError::WrongKey)?;
+    sealer.open(CANARY_CELL, &canary).map_err(|_| ConnectError::WrongKey)?;
+    Ok(Transaction::new(tx, Arc::new(sealer)))
+}
+
+async fn find_canary(conn: &mut AnyConnection) -> Result<Option<Vec<u8>>, ConnectError> {
+    let (canary,): (Option<Vec<u8>>,) = sqlx::query_as("SELECT canary FROM store_owner")
+        .fetch_one(conn)
+        .await
+        .map_err(ConnectError::Connect)?;
+    Ok(canary)
+}
+
 /// Shows nothing of where it is.
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -241,11 +268,7 @@ async fn open_pool(
 /// Checks the key against the canary that the first run left, then raises the epoch.
 async fn take_over(writer: &AnyPool, sealer: &Sealer) -> Result<i64, ConnectError> {
     let mut tx = writer.begin().await.map_err(ConnectError::Connect)?;
-    let (canary,): (Option<Vec<u8>>,) = sqlx::query_as("SELECT canary FROM store_owner")
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(ConnectError::Connect)?;
-    let canary = match canary {
+    let canary = match find_canary(&mut tx).await? {
         Some(sealed) => {
             sealer.open(CANARY_CELL, &sealed).map_err(|_| ConnectError::WrongKey)?;
             sealed

@@ -6,6 +6,8 @@ use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
 use serde::{Deserialize, Serialize};
 use sqlx::AnyConnection;
 
+use crate::network::Held;
+
 use super::{
     Cell, Sealer, StoreError, Transaction,
     error::{expect_one_row, parse_column},
@@ -103,6 +105,21 @@ fn content_cell<'a>(row: &'a [&'a str]) -> Cell<'a> {
 }
 
 impl<'t> MatrixInbox<'t> {
+    /// How much of a room is not done, and since when.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn count_pending(&mut self, room_id: &RoomId) -> Result<Held, StoreError> {
+        let (messages, since_ms): (i64, Option<i64>) = sqlx::query_as(
+            "SELECT COUNT(*), MIN(received_ms) FROM matrix_inbox \
+             WHERE room_id = $1 AND content IS NOT NULL",
+        )
+        .bind(room_id.as_str())
+        .fetch_one(&mut *self.conn)
+        .await?;
+        Ok(Held { messages: u64::try_from(messages).unwrap_or_default(), since_ms })
+    }
+
     pub(super) fn new(tx: &'t mut Transaction) -> Self {
         let (conn, sealer) = tx.parts();
         Self { conn, sealer }

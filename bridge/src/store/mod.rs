@@ -18,6 +18,7 @@ mod error;
 mod ghosts;
 mod inbox_event;
 mod key;
+mod key_log;
 mod lease;
 mod management_rooms;
 mod matrix_inbox;
@@ -35,6 +36,7 @@ mod verifications;
 mod xmpp_inbox;
 mod xmpp_omemo;
 mod xmpp_outbox;
+mod xmpp_pins;
 mod xmpp_roster;
 
 #[cfg(test)]
@@ -44,11 +46,12 @@ mod tests;
 
 pub use self::{
     crypto::{SqlCryptoStore, SqlCryptoStoreError},
-    database::{ConnectError, Database},
+    database::{ConnectError, Database, open_for_reading},
     error::StoreError,
     ghosts::{Ghost, GhostStage, Ghosts},
     inbox_event::MalformedEvent,
     key::{StoreKey, StoreKeyError},
+    key_log::{KeyEvent, KeyLog, KeyLogCheck, KeyLogEntry, KeyLogRow, LoggedKey},
     lease::LeaseError,
     management_rooms::{ManagementRoom, ManagementRooms},
     matrix_inbox::{InboxEvent, InboxId, MatrixInbox, NewInboxEvent},
@@ -63,7 +66,8 @@ pub use self::{
     transaction::Transaction,
     verifications::{StoredVerification, VerificationStage, Verifications},
     xmpp_inbox::{PendingStanza, Repetition, StanzaId, XmppInbox},
-    xmpp_omemo::{DevicePin, KnownDevices, XmppOmemo},
+    xmpp_omemo::{KnownDevices, XmppOmemo},
     xmpp_outbox::{OutgoingStanza, OutgoingStanzaId, XmppOutbox},
+    xmpp_pins::{DevicePin, PinChange, PinTrust, Presented},
     xmpp_roster::XmppRoster,
 };

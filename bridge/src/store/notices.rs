@@ -86,6 +86,20 @@ impl<'t> Notices<'t> {
         Ok(())
     }
 
+    /// Forgets that this was said there about this subject.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn forget_about(&mut self, notice: Notice<'_>) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM notices WHERE scope = $1 AND subject = $2 AND kind = $3")
+            .bind(notice.scope)
+            .bind(notice.subject)
+            .bind(notice.kind)
+            .execute(&mut *self.conn)
+            .await?;
+        Ok(())
+    }
+
     /// Forgets that this was said there, about whomever, so that it will be said again: what it
     /// told of has ended.
     ///

@@ -3,7 +3,11 @@
 use ruma::{OwnedUserId, UserId};
 use sqlx::AnyConnection;
 
-use super::{StoreError, Transaction, error::parse_column};
+use crate::network::Decider;
+
+use super::{
+    KeyEvent, KeyLog, KeyLogEntry, LoggedKey, Sealer, StoreError, Transaction, error::parse_column,
+};
 
 const TABLE: &str = "matrix_pins";
 
@@ -32,6 +36,16 @@ pub enum PinState {
     },
 }
 
+impl Pin {
+    /// The public master key that the user presents, in unpadded base64.
+    pub fn presented(&self) -> &str {
+        match &self.state {
+            PinState::Pinned => &self.master_key,
+            PinState::Changed { new_master_key } => new_master_key,
+        }
+    }
+}
+
 /// What came of comparing a presented identity with the pin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -47,6 +61,7 @@ pub enum PinOutcome {
 /// All pins.
 pub struct Pins<'t> {
     conn: &'t mut AnyConnection,
+    sealer: &'t Sealer,
 }
 
 type Row = (String, String, i64, Option<String>);
@@ -61,7 +76,8 @@ fn into_domain((user_id, master_key, pinned_ms, new): Row) -> Result<Pin, StoreE
 
 impl<'t> Pins<'t> {
     pub(super) fn new(tx: &'t mut Transaction) -> Self {
-        Self { conn: tx.parts().0 }
+        let (conn, sealer) = tx.parts();
+        Self { conn, sealer }
     }
 
     /// The pin of a user.
@@ -92,6 +108,8 @@ impl<'t> Pins<'t> {
     ) -> Result<PinOutcome, StoreError> {
         let Some(pin) = self.find(user_id).await? else {
             self.insert(user_id, master_key, now_ms).await?;
+            let key = LoggedKey::Matrix { user: user_id, master_key };
+            self.log(key, KeyEvent::FirstSeen, &Decider::Nobody, now_ms).await?;
             return Ok(PinOutcome::FirstUse);
         };
         let (waiting, outcome) = if pin.master_key == master_key {
@@ -99,7 +117,11 @@ impl<'t> Pins<'t> {
         } else {
             (Some(master_key), PinOutcome::Changed)
         };
-        self.set_waiting(user_id, waiting).await?;
+        if pin.presented() != master_key {
+            self.set_waiting(user_id, waiting).await?;
+            let key = LoggedKey::Matrix { user: user_id, master_key };
+            self.log(key, KeyEvent::Changed, &Decider::Nobody, now_ms).await?;
+        }
         Ok(outcome)
     }
 
@@ -128,7 +150,11 @@ impl<'t> Pins<'t> {
         .bind(approver)
         .fetch_optional(&mut *self.conn)
         .await?;
-        Ok(row.map(|(key,)| key))
+        let Some((approved,)) = row else { return Ok(None) };
+        let key = LoggedKey::Matrix { user: user_id, master_key: &approved };
+        let by = Decider::Person(user_id.to_owned());
+        self.log(key, KeyEvent::Approved, &by, now_ms).await?;
+        Ok(Some(approved))
     }
 
     async fn insert(
@@ -144,6 +170,17 @@ impl<'t> Pins<'t> {
             .execute(&mut *self.conn)
             .await?;
         Ok(())
+    }
+
+    async fn log(
+        &mut self,
+        key: LoggedKey<'_>,
+        event: KeyEvent,
+        decided_by: &Decider,
+        time_ms: i64,
+    ) -> Result<(), StoreError> {
+        let entry = KeyLogEntry { time_ms, key, event, decided_by };
+        KeyLog::beside(&mut *self.conn, self.sealer).append(&entry).await
     }
 
     async fn set_waiting(

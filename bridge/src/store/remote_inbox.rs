@@ -2,7 +2,7 @@
 
 use sqlx::AnyConnection;
 
-use crate::network::{ChatKey, RemoteEvent};
+use crate::network::{ChatKey, Held, RemoteEvent};
 
 use super::{
     Cell, Sealer, StoreError, Transaction,
@@ -88,6 +88,21 @@ impl<'t> RemoteInbox<'t> {
                 Ok(PendingRemoteEvent { id: RemoteInboxId(id), event })
             })
             .collect()
+    }
+
+    /// How many events of a chat are open. When they came is not kept.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn count_pending(&mut self, chat: &ChatKey) -> Result<Held, StoreError> {
+        let (messages,): (i64,) = sqlx::query_as(
+            "SELECT COUNT(*) FROM remote_inbox WHERE local_user = $1 AND contact = $2",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .fetch_one(&mut *self.conn)
+        .await?;
+        Ok(Held { messages: u64::try_from(messages).unwrap_or_default(), since_ms: None })
     }
 
     /// The chats that have open events, the one that waits longest first.

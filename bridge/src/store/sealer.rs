@@ -10,6 +10,7 @@ use chacha20poly1305::{
     aead::{Aead as _, OsRng, Payload},
 };
 use hkdf::Hkdf;
+use hmac::{Hmac, Mac};
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::Sha256;
 use zeroize::Zeroizing;
@@ -52,10 +53,14 @@ impl Cell<'_> {
 pub struct Sealer {
     cipher: XChaCha20Poly1305,
     blinding: Hkdf<Sha256>,
+    linking: Hmac<Sha256>,
 }
 
 impl Sealer {
-    /// Derives the keys for sealing and for blinding (HKDF-SHA-256).
+    /// Length of a link, in bytes.
+    pub const LINK_LENGTH: usize = 32;
+
+    /// Derives the keys for sealing, blinding and linking (HKDF-SHA-256).
     ///
     /// # Errors
     /// [`SealError::Derivation`], which HKDF reserves for much longer keys.
@@ -69,10 +74,24 @@ impl Sealer {
         };
         let sealing = derive(b"gephyra sealed column v1")?;
         let blinding = derive(b"gephyra blinded column v1")?;
+        let linking = derive(b"gephyra linked rows v1")?;
         Ok(Self {
             cipher: XChaCha20Poly1305::new(sealing.as_ref().into()),
             blinding: Hkdf::from_prk(blinding.as_ref()).map_err(|_| SealError::Derivation)?,
+            linking: <Hmac<Sha256> as Mac>::new_from_slice(linking.as_ref())
+                .map_err(|_| SealError::Derivation)?,
         })
+    }
+
+    /// What ties a row to the one before it, so that rows cannot be altered without the key:
+    /// HMAC-SHA-256 over the parts, each with its length before it.
+    pub fn link<'a>(&self, parts: impl Iterator<Item = &'a [u8]>) -> [u8; Self::LINK_LENGTH] {
+        let mut mac = self.linking.clone();
+        for part in parts {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
     }
 
     /// What stands in a column for a value that is only looked up: 16 bytes that say nothing

@@ -3,7 +3,7 @@
 use sqlx::AnyConnection;
 use zeroize::Zeroizing;
 
-use crate::network::ChatKey;
+use crate::network::{ChatKey, Held};
 
 use super::{
     Cell, Sealer, StoreError, Transaction,
@@ -129,11 +129,7 @@ impl XmppInbox<'_> {
         .bind(chat.contact.as_str())
         .fetch_optional(&mut *self.conn)
         .await?;
-        row.map(|(id, received_ms, sealed)| {
-            let stanza = self.sealer.open(stanza_cell(&[&id.to_string()]), &sealed)?;
-            Ok(PendingStanza { id: StanzaId(id), received_ms, stanza })
-        })
-        .transpose()
+        row.map(|row| self.open(row)).transpose()
     }
 
     /// The chats that have stanzas to decrypt, the one that waits longest first.
@@ -175,6 +171,46 @@ impl XmppInbox<'_> {
                 .execute(&mut *self.conn)
                 .await?;
         expect_one_row(&result, TABLE)
+    }
+
+    /// Everything that is held in a chat, in order.
+    ///
+    /// # Errors
+    /// When the database failed or a row cannot be opened.
+    pub async fn load_held(&mut self, chat: &ChatKey) -> Result<Vec<PendingStanza>, StoreError> {
+        let rows: Vec<(i64, i64, Vec<u8>)> = sqlx::query_as(
+            "SELECT id, received_ms, stanza FROM xmpp_inbox \
+             WHERE local_user = $1 AND contact = $2 AND state = 'held' ORDER BY id",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .fetch_all(&mut *self.conn)
+        .await?;
+        rows.into_iter().map(|row| self.open(row)).collect()
+    }
+
+    /// How much is held in a chat, and since when.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn count_held(&mut self, chat: &ChatKey) -> Result<Held, StoreError> {
+        let (messages, since_ms): (i64, Option<i64>) = sqlx::query_as(
+            "SELECT COUNT(*), MIN(received_ms) FROM xmpp_inbox \
+             WHERE local_user = $1 AND contact = $2 AND state = 'held'",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .fetch_one(&mut *self.conn)
+        .await?;
+        Ok(Held { messages: u64::try_from(messages).unwrap_or_default(), since_ms })
+    }
+
+    fn open(
+        &self,
+        (id, received_ms, sealed): (i64, i64, Vec<u8>),
+    ) -> Result<PendingStanza, StoreError> {
+        let stanza = self.sealer.open(stanza_cell(&[&id.to_string()]), &sealed)?;
+        Ok(PendingStanza { id: StanzaId(id), received_ms, stanza })
     }
 
     /// Lets everything that was held in a chat be tried again. Returns how many stanzas.

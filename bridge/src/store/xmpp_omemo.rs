@@ -1,6 +1,7 @@
-//! OMEMO state: our devices, the sessions and pins of contacts' devices, and their device lists.
+//! OMEMO state: our devices, the sessions with contacts' devices, and their device lists. Whom the
+//! devices belong to is in [`super::xmpp_pins`].
 
-use e2ee::omemo::{DeviceId, IdentityKey, Namespace};
+use e2ee::omemo::{DeviceId, Namespace};
 use sqlx::AnyConnection;
 use zeroize::Zeroizing;
 
@@ -10,19 +11,7 @@ use super::{Cell, Sealer, StoreError, Transaction, chat_columns::local_user};
 
 const ACCOUNTS: &str = "xmpp_accounts";
 const SESSIONS: &str = "xmpp_sessions";
-const PINS: &str = "xmpp_pins";
 const DEVICE_LISTS: &str = "xmpp_device_lists";
-
-/// The identity a contact's device was first seen with, or that was approved since.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DevicePin {
-    /// The device.
-    pub device: DeviceId,
-    /// The identity that counts.
-    pub identity: IdentityKey,
-    /// Another identity that the device presents, and that waits for approval.
-    pub changed_to: Option<IdentityKey>,
-}
 
 /// The devices a contact has announced in one namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +24,8 @@ pub struct KnownDevices {
 
 /// All OMEMO state.
 pub struct XmppOmemo<'t> {
-    conn: &'t mut AnyConnection,
-    sealer: &'t Sealer,
+    pub(super) conn: &'t mut AnyConnection,
+    pub(super) sealer: &'t Sealer,
 }
 
 const fn namespace_column(namespace: Namespace) -> &'static str {
@@ -44,25 +33,6 @@ const fn namespace_column(namespace: Namespace) -> &'static str {
         Namespace::Legacy => "legacy",
         Namespace::V2 => "v2",
     }
-}
-
-fn identity_column(identity: IdentityKey) -> String {
-    hex::encode(identity.to_bytes())
-}
-
-fn parse_identity(text: &str) -> Result<IdentityKey, StoreError> {
-    let mut bytes = [0; 32];
-    hex::decode_to_slice(text, &mut bytes)
-        .ok()
-        .and_then(|()| IdentityKey::from_bytes(&bytes))
-        .ok_or(StoreError::Corrupt { table: PINS, column: "identity" })
-}
-
-fn parse_device(id: i64, table: &'static str) -> Result<DeviceId, StoreError> {
-    u32::try_from(id)
-        .ok()
-        .and_then(DeviceId::new)
-        .ok_or(StoreError::Corrupt { table, column: "device_id" })
 }
 
 impl Transaction {
@@ -179,125 +149,6 @@ impl XmppOmemo<'_> {
         .execute(&mut *self.conn)
         .await?;
         Ok(())
-    }
-
-    /// All pinned identities of a contact's devices.
-    ///
-    /// # Errors
-    /// When the database failed.
-    pub async fn load_pins(&mut self, chat: &ChatKey) -> Result<Vec<DevicePin>, StoreError> {
-        let rows: Vec<(i64, String, Option<String>)> = sqlx::query_as(
-            "SELECT device_id, identity, changed_to FROM xmpp_pins \
-             WHERE local_user = $1 AND contact = $2 ORDER BY device_id",
-        )
-        .bind(local_user(&chat.local))
-        .bind(chat.contact.as_str())
-        .fetch_all(&mut *self.conn)
-        .await?;
-        rows.into_iter()
-            .map(|(device, identity, changed_to)| {
-                Ok(DevicePin {
-                    device: parse_device(device, PINS)?,
-                    identity: parse_identity(&identity)?,
-                    changed_to: changed_to.as_deref().map(parse_identity).transpose()?,
-                })
-            })
-            .collect()
-    }
-
-    /// Pins an identity on first use. An identity that is pinned already stays.
-    ///
-    /// # Errors
-    /// When nothing was stored.
-    pub async fn pin(
-        &mut self,
-        chat: &ChatKey,
-        device: DeviceId,
-        identity: IdentityKey,
-    ) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO xmpp_pins (local_user, contact, device_id, identity) \
-             VALUES ($1, $2, $3, $4) ON CONFLICT (local_user, contact, device_id) DO NOTHING",
-        )
-        .bind(local_user(&chat.local))
-        .bind(chat.contact.as_str())
-        .bind(i64::from(device.value()))
-        .bind(identity_column(identity))
-        .execute(&mut *self.conn)
-        .await?;
-        Ok(())
-    }
-
-    /// Remembers that a pinned device presents another identity. Returns whether that is news. A
-    /// device that presents the pinned one is as before any change: otherwise nothing but the
-    /// approval of a strange identity would let messages out again.
-    ///
-    /// # Errors
-    /// When nothing was stored.
-    pub async fn note_change(
-        &mut self,
-        chat: &ChatKey,
-        device: DeviceId,
-        presented: IdentityKey,
-    ) -> Result<bool, StoreError> {
-        let presented = identity_column(presented);
-        sqlx::query(
-            "UPDATE xmpp_pins SET changed_to = NULL \
-             WHERE local_user = $1 AND contact = $2 AND device_id = $3 AND identity = $4",
-        )
-        .bind(local_user(&chat.local))
-        .bind(chat.contact.as_str())
-        .bind(i64::from(device.value()))
-        .bind(&presented)
-        .execute(&mut *self.conn)
-        .await?;
-        let result = sqlx::query(
-            "UPDATE xmpp_pins SET changed_to = $4 \
-             WHERE local_user = $1 AND contact = $2 AND device_id = $3 \
-             AND identity <> $4 AND (changed_to IS NULL OR changed_to <> $4)",
-        )
-        .bind(local_user(&chat.local))
-        .bind(chat.contact.as_str())
-        .bind(i64::from(device.value()))
-        .bind(presented)
-        .execute(&mut *self.conn)
-        .await?;
-        Ok(result.rows_affected() == 1)
-    }
-
-    /// Makes the identity that a device presents the pinned one, and forgets the sessions with it.
-    /// Returns whether it still presents that one.
-    ///
-    /// # Errors
-    /// When nothing was stored.
-    pub async fn approve_change(
-        &mut self,
-        chat: &ChatKey,
-        device: DeviceId,
-        presented: IdentityKey,
-    ) -> Result<bool, StoreError> {
-        let result = sqlx::query(
-            "UPDATE xmpp_pins SET identity = changed_to, changed_to = NULL \
-             WHERE local_user = $1 AND contact = $2 AND device_id = $3 AND changed_to = $4",
-        )
-        .bind(local_user(&chat.local))
-        .bind(chat.contact.as_str())
-        .bind(i64::from(device.value()))
-        .bind(identity_column(presented))
-        .execute(&mut *self.conn)
-        .await?;
-        if result.rows_affected() == 0 {
-            return Ok(false);
-        }
-        sqlx::query(
-            "DELETE FROM xmpp_sessions WHERE local_user = $1 AND contact = $2 AND device_id = $3",
-        )
-        .bind(local_user(&chat.local))
-        .bind(chat.contact.as_str())
-        .bind(i64::from(device.value()))
-        .execute(&mut *self.conn)
-        .await?;
-        Ok(true)
     }
 
     /// What is known of a contact's devices in one namespace; `None` when it was never asked.

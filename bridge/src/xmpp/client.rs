@@ -10,17 +10,18 @@ use tokio_util::sync::CancellationToken;
 use super::{
     XmppConfig,
     core::Core,
-    devices::DevicesError,
-    encrypt::{devices_error, temporary},
+    encrypt::{devices_error, failed, temporary},
     pep::{Node, vcard},
+    trust::PresentedDevice,
+    uri::AccountUri,
     xml::{El, NICK, PUBSUB},
 };
 use crate::{
     clock::Clock,
     error_chain,
     network::{
-        Author, ChatKey, IdentityTrust, NetworkClient, OutgoingMessage, RemoteDevice, RemoteEvents,
-        RemoteUserId, SendError, Sent,
+        Author, ChatKey, Decider, DeviceDecision, NetworkClient, OutgoingMessage, RemoteDevice,
+        RemoteEvents, RemoteUserId, SendError, Sent, Undecided, VerifyUriError,
     },
     store::{Database, StoreError},
 };
@@ -71,29 +72,6 @@ impl XmppClient {
         tx.commit().await
     }
 
-    /// What was not shown stays as it is: the contact's server may present something else at any
-    /// moment between the question and its answer.
-    async fn approve_in_store(
-        &self,
-        chat: &ChatKey,
-        shown: &[String],
-    ) -> Result<usize, StoreError> {
-        let mut tx = self.0.db.begin().await?;
-        let mut approved = 0;
-        for pin in tx.xmpp_omemo().load_pins(chat).await? {
-            let Some(presented) = pin.changed_to else { continue };
-            if shown.contains(&presented.fingerprint()) {
-                let done = tx.xmpp_omemo().approve_change(chat, pin.device, presented).await?;
-                approved += usize::from(done);
-            }
-        }
-        if approved > 0 {
-            tx.xmpp_inbox().release(chat).await?;
-        }
-        tx.commit().await?;
-        Ok(approved)
-    }
-
     async fn save_name(&self, author: &Author, name: &str) -> Result<bool, StoreError> {
         if self.0.db.read().await?.xmpp_roster().find_name(author).await?.as_deref() == Some(name) {
             return Ok(false);
@@ -133,12 +111,31 @@ impl NetworkClient for XmppClient {
         self.0.send_message(&message).await
     }
 
-    async fn approve(&self, chat: &ChatKey, shown: &[String]) -> Result<usize, SendError> {
-        let approved = self.approve_in_store(chat, shown).await.map_err(temporary)?;
-        self.0.seen.bundles_may_be_new(chat);
-        self.0.inbox.ring(chat.clone());
-        self.0.events.unblocked(chat);
-        Ok(approved)
+    async fn decide(
+        &self,
+        chat: &ChatKey,
+        fingerprints: &[String],
+        decision: DeviceDecision,
+        decided_by: &Decider,
+    ) -> Result<usize, SendError> {
+        let decided = self.0.decide_about(chat, fingerprints, decision, decided_by).await;
+        decided.map_err(devices_error)
+    }
+
+    async fn undecided(&self, chat: &ChatKey) -> Result<Undecided, SendError> {
+        self.0.load_undecided(chat).await.map_err(temporary)
+    }
+
+    async fn own_uri(&self, author: &Author) -> Result<String, SendError> {
+        let jid = self.0.addresses.jid(author);
+        let jid = jid.map_err(|error| SendError::Rejected(error.to_string()))?;
+        let account = self.0.ensure_account(author).await.map_err(failed)?;
+        let devices = vec![(account.device_id(), account.identity_key())];
+        Ok(AccountUri { jid, devices }.to_text())
+    }
+
+    async fn match_uri(&self, chat: &ChatKey, uri: &str) -> Result<Vec<String>, VerifyUriError> {
+        self.0.match_uri(chat, uri).await
     }
 
     async fn contact_name(&self, contact: &RemoteUserId) -> Option<String> {
@@ -162,46 +159,8 @@ impl NetworkClient for XmppClient {
     }
 
     async fn devices(&self, chat: &ChatKey) -> Result<Vec<RemoteDevice>, SendError> {
-        let devices = self.0.ensure_devices(chat).await.map_err(devices_error)?;
-        let pins = async { self.0.db.read().await?.xmpp_omemo().load_pins(chat).await };
-        let pins = pins.await.map_err(temporary)?;
-        let mut listed = Vec::new();
-        for id in devices.all() {
-            let pin = pins.iter().find(|pin| pin.device == id);
-            let (identity, trust) = match pin {
-                Some(pin) => match pin.changed_to {
-                    Some(changed) => (Some(changed), IdentityTrust::Changed),
-                    None => (Some(pin.identity), IdentityTrust::Pinned),
-                },
-                None => (self.0.fetch_identity(chat, &devices, id).await, IdentityTrust::Unknown),
-            };
-            let Some(identity) = identity else { continue };
-            let fingerprint = identity.fingerprint();
-            listed.push(RemoteDevice { id: id.to_string(), fingerprint, trust });
-        }
-        Ok(listed)
-    }
-}
-
-impl Core {
-    /// The identity that a device's bundle presents.
-    async fn fetch_identity(
-        &self,
-        chat: &ChatKey,
-        devices: &super::devices::Devices,
-        device: e2ee::omemo::DeviceId,
-    ) -> Option<e2ee::omemo::IdentityKey> {
-        for namespace in devices.preference() {
-            if !devices.of(namespace).contains(&device) {
-                continue;
-            }
-            let bundles: Result<_, DevicesError> =
-                self.fetch_bundles(chat, namespace, vec![device]).await;
-            if let Some(bundle) = bundles.ok().and_then(|mut bundles| bundles.remove(&device)) {
-                return Some(bundle.identity());
-            }
-        }
-        None
+        let presented = self.0.presented_devices(chat).await.map_err(devices_error)?;
+        Ok(presented.iter().map(PresentedDevice::describe).collect())
     }
 }
 

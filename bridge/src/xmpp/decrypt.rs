@@ -13,15 +13,15 @@ use super::{
         from_stanza::{self, Body, Incoming, Message},
     },
     core::{AccountError, Core},
-    encrypt::{load_sessions, save_changes},
-    outbox, xml,
+    encrypt::load_sessions,
+    outbox,
+    trust::{Verdict, hold_for, judge},
+    xml,
 };
 use crate::{
     error_chain,
-    network::{
-        ChatKey, Hold, IdentityTrust, LegSecurity, RemoteEvent, RemoteEventKind, RemoteMessageId,
-    },
-    store::{PendingStanza, StoreError, Transaction},
+    network::{ChatKey, LegSecurity, RemoteEvent, RemoteEventKind, RemoteMessageId},
+    store::{DevicePin, PendingStanza, Presented, StoreError, Transaction},
 };
 
 /// A broken session with a device is replaced at most this often.
@@ -145,7 +145,8 @@ impl Core {
         let sender = element.sender();
         let stored = load_sessions(tx, chat, sender, namespace).await?;
         let pins = tx.xmpp_omemo().load_pins(chat).await?;
-        let pinned = pins.iter().find(|pin| pin.device == sender).map(|pin| pin.identity);
+        let pin = pins.iter().find(|pin| pin.device == sender).copied();
+        let pinned = pin.map(|pin| pin.identity);
         if pinned.is_none() && pins.len() >= MAX_HEARD_DEVICES {
             let reason = "it comes from one device too many of your contact";
             let afterwards = undecryptable(tx, chat, message, reason).await?;
@@ -155,13 +156,60 @@ impl Core {
         let from = Sender { jid: chat.contact.as_str().to_owned(), sessions: stored, pinned };
         let decrypted = Machine::new(&loaded.account, own.as_str()).decrypt(from, &element);
         let ciphertext = Ciphertext { element, own };
-        match decrypted {
-            Ok(decrypted) => self.accept(tx, chat, pending, message, &ciphertext, decrypted).await,
-            Err(DecryptError::IdentityChanged { presented }) => {
-                hold(tx, chat, pending, sender, presented).await
+        let verdict = judge(tx, chat, pin, &decrypted).await?;
+        match (verdict, decrypted) {
+            (Verdict::Refused(pin), _) => {
+                self.refuse_device(tx, chat, pending, message, &pin).await
             }
-            Err(error) => self.cannot(tx, chat, pending, message, &ciphertext, &error).await,
+            (Verdict::Waits(presented), _) => self.hold(tx, chat, pending, sender, presented).await,
+            (Verdict::Judged(identity), Ok(decrypted)) => {
+                let security = LegSecurity::Encrypted { identity };
+                self.accept(tx, chat, pending, message, &ciphertext, (decrypted, security)).await
+            }
+            (Verdict::Judged(_), Err(error)) => {
+                self.cannot(tx, chat, pending, message, &ciphertext, &error).await
+            }
         }
+    }
+
+    /// Puts a stanza aside whose device is not trusted under the identity that it presents; that
+    /// is told once.
+    async fn hold(
+        &self,
+        tx: &mut Transaction,
+        chat: &ChatKey,
+        pending: &PendingStanza,
+        device: DeviceId,
+        presented: IdentityKey,
+    ) -> Result<Afterwards, AccountError> {
+        tx.xmpp_inbox().hold(pending.id).await?;
+        let now_ms = self.now_ms();
+        let is_news = match tx.xmpp_omemo().present(chat, device, presented, now_ms).await? {
+            Presented::Known | Presented::Returned => false,
+            Presented::News => true,
+            Presented::Unpinned => {
+                tx.xmpp_omemo().pin(chat, device, presented, now_ms).await?.is_some()
+            }
+        };
+        if !is_news {
+            return Ok(Afterwards::default());
+        }
+        let pins = tx.xmpp_omemo().load_pins(chat).await?;
+        insert(tx, chat, None, RemoteEventKind::Held(hold_for(&pins, device))).await
+    }
+
+    /// Ends what a distrusted device has sent, with a word to the person.
+    async fn refuse_device(
+        &self,
+        tx: &mut Transaction,
+        chat: &ChatKey,
+        pending: &PendingStanza,
+        message: &Message,
+        pin: &DevicePin,
+    ) -> Result<Afterwards, AccountError> {
+        tx.xmpp_inbox().mark_done(pending.id).await?;
+        let fingerprint = pin.identity.fingerprint();
+        insert(tx, chat, message.sent_at_ms, RemoteEventKind::Refused { fingerprint }).await
     }
 
     /// Commits a decrypted message with its ratchet.
@@ -172,7 +220,7 @@ impl Core {
         pending: &PendingStanza,
         message: &Message,
         ciphertext: &Ciphertext,
-        decrypted: Decrypted,
+        (decrypted, security): (Decrypted, LegSecurity),
     ) -> Result<Afterwards, AccountError> {
         let mut bundles = false;
         if let Some(account) = &decrypted.changes.account {
@@ -181,14 +229,11 @@ impl Core {
             self.ensure_account_in(tx, &chat.local).await?;
             bundles = true;
         }
-        save_changes(tx, chat, &decrypted.changes).await?;
+        self.save_changes(tx, chat, &decrypted.changes).await?;
         self.notice_new_device(tx, chat, &ciphertext.element).await?;
         let text = decrypted.plaintext.as_ref().and_then(from_stanza::decrypted_text);
         let mut afterwards = match text {
-            Some(text) => {
-                let security = LegSecurity::Encrypted { identity: IdentityTrust::Pinned };
-                self.deliver(tx, chat, message, &text, security).await?
-            }
+            Some(text) => self.deliver(tx, chat, message, &text, security).await?,
             None => Afterwards::default(),
         };
         afterwards.bundles = bundles;
@@ -299,18 +344,25 @@ impl Core {
     ) -> Result<bool, AccountError> {
         let Ok(contact) = BareJid::new(chat.contact.as_str()) else { return Ok(false) };
         let account = self.ensure_account_in(tx, &chat.local).await?.account;
-        let pins = tx.xmpp_omemo().load_pins(chat).await?;
+        let pin = tx.xmpp_omemo().find_pin(chat, device).await?;
+        let may_read = match pin {
+            Some(pin) => pin.may_read(),
+            None => !tx.xmpp_omemo().new_devices_wait(chat).await?,
+        };
+        if !may_read {
+            return Ok(false);
+        }
         let recipient = Recipient {
             jid: chat.contact.as_str().to_owned(),
             device,
             sessions,
             bundle,
-            pinned: pins.iter().find(|pin| pin.device == device).map(|pin| pin.identity),
+            pinned: pin.map(|pin| pin.identity),
         };
         let payload = Payload::Empty(namespace);
         match self.encrypt(&account, own, chat, vec![recipient], &payload) {
             Ok(encrypted) => {
-                save_changes(tx, chat, &encrypted.changes).await?;
+                self.save_changes(tx, chat, &encrypted.changes).await?;
                 let route = Route { from: own, to: &contact };
                 let id = self.random_id();
                 let stanza = from_matrix::empty_message(route, &id, &encrypted.element);
@@ -363,7 +415,7 @@ async fn is_known(
     device: DeviceId,
     namespace: Namespace,
 ) -> Result<bool, AccountError> {
-    if tx.xmpp_omemo().load_pins(chat).await?.iter().any(|pin| pin.device == device) {
+    if tx.xmpp_omemo().find_pin(chat, device).await?.is_some() {
         return Ok(true);
     }
     let listed = tx.xmpp_omemo().find_devices(chat, namespace).await?;
@@ -401,24 +453,6 @@ async fn undecryptable(
 ) -> Result<Afterwards, AccountError> {
     let kind = RemoteEventKind::Undecryptable { reason: reason.to_owned() };
     insert(tx, chat, message.sent_at_ms, kind).await
-}
-
-/// Puts a stanza aside whose device presents another identity than the pinned one; tells once.
-async fn hold(
-    tx: &mut Transaction,
-    chat: &ChatKey,
-    pending: &PendingStanza,
-    device: DeviceId,
-    presented: IdentityKey,
-) -> Result<Afterwards, AccountError> {
-    tx.xmpp_inbox().hold(pending.id).await?;
-    if !tx.xmpp_omemo().note_change(chat, device, presented).await? {
-        return Ok(Afterwards::default());
-    }
-    let pins = tx.xmpp_omemo().load_pins(chat).await?;
-    let fingerprints =
-        pins.iter().filter_map(|pin| pin.changed_to.map(|key| key.fingerprint())).collect();
-    insert(tx, chat, None, RemoteEventKind::Held(Hold::IdentityChanged { fingerprints })).await
 }
 
 /// A failed decryption in words, for the receiver.

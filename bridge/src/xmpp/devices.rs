@@ -1,6 +1,6 @@
 //! The devices and bundles of contacts: fetched, kept, refreshed by pushes (XEP-0384, XEP-0163).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use e2ee::omemo::{Bundle, DeviceId, DeviceList, Namespace};
 use futures_util::{StreamExt as _, stream};
@@ -44,8 +44,15 @@ impl Devices {
         }
     }
 
-    pub(super) fn all(&self) -> std::collections::BTreeSet<DeviceId> {
+    pub(super) fn all(&self) -> BTreeSet<DeviceId> {
         self.legacy.iter().chain(&self.v2).copied().collect()
+    }
+
+    /// These devices, without any others.
+    pub(super) fn only(&self, wanted: &BTreeSet<DeviceId>) -> Self {
+        let only =
+            |ids: &[DeviceId]| ids.iter().filter(|id| wanted.contains(id)).copied().collect();
+        Self { legacy: only(&self.legacy), v2: only(&self.v2) }
     }
 
     /// Who reads a message that goes out in this namespace: the devices that have it and, beside a

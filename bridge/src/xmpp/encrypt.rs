@@ -13,6 +13,7 @@ use super::{
     convert::from_matrix::{self, Route},
     core::{AccountError, Core},
     devices::{Devices, DevicesError},
+    trust::{changed_fingerprints, hold_without_reader},
 };
 use crate::{
     error_chain,
@@ -20,7 +21,7 @@ use crate::{
         ChatKey, Hold, IdentityTrust, LegSecurity, OutgoingMessage, PlaintextPolicy, SendError,
         Sent,
     },
-    store::{DevicePin, SentMessage, StoreError, Transaction},
+    store::{DevicePin, PinTrust, SentMessage, StoreError, Transaction},
 };
 
 /// Everything a send works with.
@@ -48,12 +49,16 @@ impl Audience {
     ) -> Result<Vec<Recipient>, AccountError> {
         let mut recipients = Vec::new();
         for device in &self.devices {
+            let pin = pins.iter().find(|pin| pin.device == *device);
+            if pin.is_some_and(|pin| !pin.may_read()) {
+                continue;
+            }
             recipients.push(Recipient {
                 jid: chat.contact.as_str().to_owned(),
                 device: *device,
                 sessions: load_sessions(tx, chat, *device, self.namespace).await?,
                 bundle: self.bundles.get(device).cloned(),
-                pinned: pins.iter().find(|pin| pin.device == *device).map(|pin| pin.identity),
+                pinned: pin.map(|pin| pin.identity),
             });
         }
         Ok(recipients)
@@ -62,7 +67,7 @@ impl Audience {
 
 /// The outcome of one attempt to encrypt.
 enum Attempt {
-    Done,
+    Done(LegSecurity),
     /// No device could be encrypted to in this namespace.
     NoUsableDevice,
     /// The identities that wait for approval.
@@ -84,12 +89,13 @@ impl Core {
         if devices.all().is_empty() {
             return self.send_plain(&sending).await;
         }
-        for namespace in devices.preference() {
-            match self.try_namespace(&sending, &devices, namespace).await? {
-                Attempt::Done => {
+        // Devices that get nothing have no say in how the others are written to.
+        let readers = devices.only(&self.possible_readers(&message.chat, &devices).await?);
+        for namespace in readers.preference() {
+            match self.try_namespace(&sending, &readers, namespace).await? {
+                Attempt::Done(security) => {
                     self.outbox_bell.notify_one();
-                    let identity = IdentityTrust::Pinned;
-                    return Ok(Sent { security: LegSecurity::Encrypted { identity } });
+                    return Ok(Sent { security });
                 }
                 Attempt::Changed(fingerprints) => {
                     return Err(SendError::Held(Hold::IdentityChanged { fingerprints }));
@@ -97,7 +103,24 @@ impl Core {
                 Attempt::NoUsableDevice => {}
             }
         }
-        Err(SendError::Held(Hold::NoUsableDevice))
+        let pins = self.load_pins(&message.chat).await.map_err(temporary)?;
+        Err(SendError::Held(hold_without_reader(&pins, &devices.all())))
+    }
+
+    async fn load_pins(&self, chat: &ChatKey) -> Result<Vec<DevicePin>, StoreError> {
+        self.db.read().await?.xmpp_omemo().load_pins(chat).await
+    }
+
+    /// The devices that are not known to wait or to be distrusted.
+    async fn possible_readers(
+        &self,
+        chat: &ChatKey,
+        devices: &Devices,
+    ) -> Result<BTreeSet<DeviceId>, SendError> {
+        let pins = self.load_pins(chat).await.map_err(temporary)?;
+        let mut readers = devices.all();
+        readers.retain(|id| pins.iter().all(|pin| pin.device != *id || pin.is_trusted()));
+        Ok(readers)
     }
 
     /// Remembers the contact, and introduces our user to them the first time.
@@ -139,9 +162,18 @@ impl Core {
             audiences.push(Audience { namespace, devices, bundles });
         }
         let mut tx = self.db.begin().await.map_err(temporary)?;
+        let mut is_news = false;
+        for (device, bundle) in audiences.iter().flat_map(|audience| &audience.bundles) {
+            let presented = bundle.identity();
+            is_news |=
+                self.take_presented(&mut tx, chat, *device, presented).await.map_err(temporary)?;
+        }
         let attempt = self.encrypt_in(&mut tx, sending, devices, &audiences).await?;
         // What was noted of changed identities stays, whether or not the message leaves.
         tx.commit().await.map_err(temporary)?;
+        if is_news {
+            self.events.committed(chat);
+        }
         Ok(attempt)
     }
 
@@ -188,42 +220,40 @@ impl Core {
     ) -> Result<Attempt, SendError> {
         let message = sending.message;
         let chat = &message.chat;
-        for (device, bundle) in audiences.iter().flat_map(|audience| &audience.bundles) {
-            tx.xmpp_omemo()
-                .note_change(chat, *device, bundle.identity())
-                .await
-                .map_err(temporary)?;
-        }
         let pins = tx.xmpp_omemo().load_pins(chat).await.map_err(temporary)?;
         let changed = changed_fingerprints(&pins, &devices.all());
         if !changed.is_empty() {
             return Ok(Attempt::Changed(changed));
         }
         let account = self.ensure_account_in(tx, &chat.local).await.map_err(failed)?.account;
-        let mut elements = Vec::new();
+        let (mut elements, mut reached) = (Vec::new(), BTreeSet::new());
         for audience in audiences {
             let recipients = audience.recipients(tx, chat, &pins).await.map_err(failed)?;
+            let asked: Vec<DeviceId> = recipients.iter().map(|to| to.device).collect();
             let payload = from_matrix::payload(&sending.text, audience.namespace);
             let encrypted = match self.encrypt(&account, &sending.own, chat, recipients, &payload) {
                 Ok(encrypted) => encrypted,
-                Err(error) => match encrypt_error(tx, chat, error).await? {
+                Err(error) => match self.encrypt_error(tx, chat, error).await? {
                     // The others can read it.
                     Attempt::NoUsableDevice if !elements.is_empty() => continue,
                     attempt => return Ok(attempt),
                 },
             };
-            let changed = note_failures(tx, chat, &encrypted.failures).await.map_err(temporary)?;
+            let changed =
+                self.note_failures(tx, chat, &encrypted.failures).await.map_err(temporary)?;
             if !changed.is_empty() {
                 return Ok(Attempt::Changed(changed));
             }
-            save_changes(tx, chat, &encrypted.changes).await.map_err(failed)?;
+            self.save_changes(tx, chat, &encrypted.changes).await.map_err(failed)?;
+            let is_left_out = |id: &DeviceId| encrypted.failures.iter().any(|f| f.device == *id);
+            reached.extend(asked.into_iter().filter(|id| !is_left_out(id)));
             elements.push(encrypted.element);
         }
         let route = Route { from: &sending.own, to: &sending.contact };
         let stanza = from_matrix::encrypted_message(route, &message.id, &elements);
-        let security = LegSecurity::Encrypted { identity: IdentityTrust::Pinned };
+        let security = LegSecurity::Encrypted { identity: trust_of_all(&pins, &reached) };
         finish(tx, message, security, &stanza).await.map_err(temporary)?;
-        Ok(Attempt::Done)
+        Ok(Attempt::Done(security))
     }
 
     /// Calls the engine.
@@ -239,50 +269,73 @@ impl Core {
         let to = chat.contact.as_str();
         machine.encrypt(to, recipients, payload, self.clock.now(), &mut self.rng())
     }
-}
 
-async fn encrypt_error(
-    tx: &mut Transaction,
-    chat: &ChatKey,
-    error: EncryptError,
-) -> Result<Attempt, SendError> {
-    match error {
-        EncryptError::NoRecipient => Ok(Attempt::NoUsableDevice),
-        EncryptError::NoUsableDevice { failures } => {
-            let changed = note_failures(tx, chat, &failures).await.map_err(temporary)?;
-            Ok(if changed.is_empty() { Attempt::NoUsableDevice } else { Attempt::Changed(changed) })
+    async fn encrypt_error(
+        &self,
+        tx: &mut Transaction,
+        chat: &ChatKey,
+        error: EncryptError,
+    ) -> Result<Attempt, SendError> {
+        match error {
+            EncryptError::NoRecipient => Ok(Attempt::NoUsableDevice),
+            EncryptError::NoUsableDevice { failures } => {
+                let changed = self.note_failures(tx, chat, &failures).await.map_err(temporary)?;
+                Ok(match changed.is_empty() {
+                    true => Attempt::NoUsableDevice,
+                    false => Attempt::Changed(changed),
+                })
+            }
+            EncryptError::PayloadTooLarge | EncryptError::Xml => {
+                Err(SendError::Rejected(error.to_string()))
+            }
         }
-        EncryptError::PayloadTooLarge | EncryptError::Xml => {
-            Err(SendError::Rejected(error.to_string()))
+    }
+
+    /// Notes the devices that present another identity than the pinned one, and returns those
+    /// identities' fingerprints.
+    async fn note_failures(
+        &self,
+        tx: &mut Transaction,
+        chat: &ChatKey,
+        failures: &[DeviceFailure],
+    ) -> Result<Vec<String>, StoreError> {
+        let mut fingerprints = Vec::new();
+        for failure in failures {
+            if let DeviceError::IdentityChanged { presented } = &failure.error {
+                let now_ms = self.now_ms();
+                // Whether it is news or not, the message waits for it.
+                let _ = tx.xmpp_omemo().present(chat, failure.device, *presented, now_ms).await?;
+                fingerprints.push(presented.fingerprint());
+            } else {
+                tracing::info!(reason = %failure.error, "xmpp.encrypt: a device was left out");
+            }
         }
+        Ok(fingerprints)
+    }
+
+    /// Saves what one call of the engine altered, but for the account.
+    pub(super) async fn save_changes(
+        &self,
+        tx: &mut Transaction,
+        chat: &ChatKey,
+        changes: &OmemoChanges,
+    ) -> Result<(), AccountError> {
+        for change in &changes.sessions {
+            let bytes = change.sessions.to_bytes()?;
+            tx.xmpp_omemo().save_sessions(chat, change.device, change.namespace, &bytes).await?;
+        }
+        for pin in &changes.pins {
+            tx.xmpp_omemo().pin(chat, pin.device, pin.identity, self.now_ms()).await?;
+        }
+        Ok(())
     }
 }
 
-/// Notes the devices that present another identity than the pinned one, and returns those
-/// identities' fingerprints.
-async fn note_failures(
-    tx: &mut Transaction,
-    chat: &ChatKey,
-    failures: &[DeviceFailure],
-) -> Result<Vec<String>, StoreError> {
-    let mut fingerprints = Vec::new();
-    for failure in failures {
-        if let DeviceError::IdentityChanged { presented } = &failure.error {
-            tx.xmpp_omemo().note_change(chat, failure.device, *presented).await?;
-            fingerprints.push(presented.fingerprint());
-        } else {
-            tracing::info!(reason = %failure.error, "xmpp.encrypt: a device was left out");
-        }
-    }
-    Ok(fingerprints)
-}
-
-/// The identities of listed devices that wait for approval.
-pub(super) fn changed_fingerprints(pins: &[DevicePin], listed: &BTreeSet<DeviceId>) -> Vec<String> {
-    pins.iter()
-        .filter(|pin| listed.contains(&pin.device))
-        .filter_map(|pin| pin.changed_to.map(|identity| identity.fingerprint()))
-        .collect()
+/// What is known of the identities of all these devices together.
+fn trust_of_all(pins: &[DevicePin], reached: &BTreeSet<DeviceId>) -> IdentityTrust {
+    let is_verified =
+        |id: &DeviceId| pins.iter().any(|pin| pin.device == *id && pin.trust == PinTrust::Verified);
+    if reached.iter().all(is_verified) { IdentityTrust::Verified } else { IdentityTrust::Pinned }
 }
 
 /// The exact bytes that will leave, and the inbox row that is done with them.
@@ -318,28 +371,12 @@ pub(super) async fn load_sessions(
     Ok(bytes.map(|bytes| SessionList::from_bytes(&bytes)).transpose()?)
 }
 
-/// Saves what one call of the engine altered, but for the account.
-pub(super) async fn save_changes(
-    tx: &mut Transaction,
-    chat: &ChatKey,
-    changes: &OmemoChanges,
-) -> Result<(), AccountError> {
-    for change in &changes.sessions {
-        let bytes = change.sessions.to_bytes()?;
-        tx.xmpp_omemo().save_sessions(chat, change.device, change.namespace, &bytes).await?;
-    }
-    for pin in &changes.pins {
-        tx.xmpp_omemo().pin(chat, pin.device, pin.identity).await?;
-    }
-    Ok(())
-}
-
 pub(super) fn temporary(error: StoreError) -> SendError {
     tracing::error!(error = error_chain(&error), "xmpp.encrypt: the store failed");
     SendError::Temporary
 }
 
-fn failed(error: AccountError) -> SendError {
+pub(super) fn failed(error: AccountError) -> SendError {
     tracing::error!(error = error_chain(&error), "xmpp.encrypt: OMEMO state cannot be used");
     SendError::Temporary
 }

@@ -19,6 +19,8 @@ mod reader;
 mod router;
 mod stanza;
 mod stream;
+mod trust;
+mod uri;
 mod worker;
 mod xml;
 

@@ -173,6 +173,15 @@ impl Machine {
         Ok(requests.iter().map(Request::to_device).collect())
     }
 
+    /// Makes the next [`Self::share`] in this room begin with a new room key.
+    ///
+    /// # Errors
+    /// See [`MachineError`].
+    pub async fn discard_room_key(&self, room: &RoomId) -> Result<(), MachineError> {
+        self.olm.discard_room_key(room).await?;
+        Ok(())
+    }
+
     /// Whether this device has ever shared a room key in this room. If so, the room must not be
     /// taken for an unencrypted one again.
     ///

@@ -503,6 +503,22 @@ async fn a_worn_out_key_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_discarded_room_key_is_followed_by_a_new_one() {
+    let homeserver = Homeserver::default();
+    let (_alice, ghost_device) = alice_and_ghost(&homeserver).await;
+    let session = |event: Value| event["content"]["session_id"].clone();
+    ghost_device.discard_room_key(room()).await.unwrap();
+    let first = session(send(&homeserver, &ghost_device, alice(), "one").await);
+    let second = session(send(&homeserver, &ghost_device, alice(), "two").await);
+    assert_eq!(second, first);
+    ghost_device.discard_room_key(room()).await.unwrap();
+    let result = ghost_device.encrypt(room(), "m.room.message", &text("too early")).await;
+    assert_matches!(result.err(), Some(EncryptError::NotShared));
+    let third = session(send(&homeserver, &ghost_device, alice(), "three").await);
+    assert_ne!(third, first);
+}
+
+#[tokio::test]
 async fn an_unpublished_device_shares_nothing() {
     let homeserver = Homeserver::default();
     let _alice = person(&homeserver, alice(), device_id!("ALICE")).await;

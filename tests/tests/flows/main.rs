@@ -17,6 +17,7 @@ mod rooms;
 mod status;
 mod support;
 mod trust;
+mod trust_commands;
 mod verification;
 mod withheld;
 

@@ -7,6 +7,7 @@
 
 mod error;
 mod keys;
+mod media;
 mod rooms;
 #[cfg(test)]
 mod tests;

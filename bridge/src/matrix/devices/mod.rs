@@ -204,6 +204,19 @@ impl Devices {
             .map_err(EncryptError::Device)?
     }
 
+    /// From the next message on, `sender` encrypts under a new room key in this room.
+    ///
+    /// # Errors
+    /// See [`MatrixError`].
+    pub async fn rotate(&self, sender: &UserId, room: &RoomId) -> Result<(), MatrixError> {
+        let room = room.to_owned();
+        self.directory
+            .call(sender, Interest::Wanted, move |device| {
+                Box::pin(async move { device.rotate(&room).await })
+            })
+            .await?
+    }
+
     /// Makes the identity that a Matrix user presents, and that was found to have changed, the
     /// pinned one. Machines follow at their next share. Returns whether there was one.
     ///

@@ -65,6 +65,16 @@ impl Device {
         self.share_and_encrypt(&machine, room, &readers, settings, event_type, &content).await
     }
 
+    /// See [`super::Devices::rotate`].
+    pub(super) async fn rotate(&mut self, room: &RoomId) -> Result<(), MatrixError> {
+        let rotated = async {
+            let machine = self.ready().await?;
+            Ok(machine.discard_room_key(room).await?)
+        };
+        let rotated = rotated.await;
+        self.settle(rotated)
+    }
+
     /// Keys of people are asked for when they are new to the machine, when a sync says that they
     /// changed, and once for each room they share with a machine that was just loaded.
     async fn learn_devices(

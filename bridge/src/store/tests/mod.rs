@@ -1,6 +1,7 @@
 //! The store on both databases.
 
 mod at_rest;
+mod key_log;
 mod opening;
 mod repositories;
 mod sealing;

@@ -5,9 +5,12 @@ use e2ee::omemo::{DeviceId, IdentityKey, Namespace};
 use ruma::owned_user_id;
 
 use crate::{
-    network::{Author, ChatKey, LegSecurity, RemoteMessageId, RemoteUserId},
+    network::{
+        Author, ChatKey, Decider, DeviceDecision, Held, LegSecurity, RemoteMessageId, RemoteUserId,
+    },
     store::{
-        Database, DevicePin, KnownDevices, Repetition, StoreError, Transaction,
+        Database, DevicePin, KnownDevices, PinChange, PinTrust, Presented, Repetition, StoreError,
+        Transaction, XmppOmemo,
         testing::{TestDatabase, on_both_databases},
     },
 };
@@ -22,6 +25,7 @@ on_both_databases!(
     sessions_belong_to_one_chat_device_and_namespace,
     the_first_identity_is_pinned,
     a_change_is_news_once_and_approved_with_its_sessions,
+    after_a_verification_new_devices_wait_for_ever,
     device_lists_tell_whether_they_changed,
     healing_is_bounded,
     contacts_are_asked_once,
@@ -99,6 +103,9 @@ async fn held_stanzas_wait_for_their_release(location: TestDatabase) {
     inbox.hold(first).await.unwrap();
     assert_matches!(inbox.hold(first).await, Err(StoreError::NoSuchRow { .. }));
     assert_eq!(inbox.find_next(&bob()).await.unwrap().unwrap().stanza.as_slice(), b"2");
+    assert_eq!(inbox.load_held(&bob()).await.unwrap()[0].stanza.as_slice(), b"1");
+    let held = inbox.count_held(&bob()).await.unwrap();
+    assert_eq!(held, Held { messages: 1, since_ms: Some(0) });
     assert_eq!(inbox.release(&chat("carol@example.net")).await.unwrap(), 0);
     assert_eq!(inbox.release(&bob()).await.unwrap(), 1);
     assert_eq!(inbox.find_next(&bob()).await.unwrap().unwrap().stanza.as_slice(), b"1");
@@ -172,13 +179,29 @@ async fn sessions_belong_to_one_chat_device_and_namespace(location: TestDatabase
     assert!(omemo.find_sessions(&bob(), device(3), Namespace::V2).await.unwrap().is_none());
 }
 
+/// Somebody has decided.
+fn by_alice() -> Decider {
+    Decider::Person(owned_user_id!("@alice:example.org"))
+}
+
+async fn pins(omemo: &mut XmppOmemo<'_>) -> Vec<DevicePin> {
+    omemo.load_pins(&bob()).await.unwrap()
+}
+
 async fn the_first_identity_is_pinned(location: TestDatabase) {
     let (_db, mut tx) = begin(&location).await;
     let mut omemo = tx.xmpp_omemo();
-    omemo.pin(&bob(), device(1), identity(9)).await.unwrap();
-    omemo.pin(&bob(), device(1), identity(16)).await.unwrap();
-    let pin = DevicePin { device: device(1), identity: identity(9), changed_to: None };
-    assert_eq!(omemo.load_pins(&bob()).await.unwrap(), [pin]);
+    let first = omemo.pin(&bob(), device(1), identity(9), 5).await.unwrap();
+    assert_eq!(first, Some(PinTrust::Pinned));
+    assert_eq!(omemo.pin(&bob(), device(1), identity(16), 6).await.unwrap(), None);
+    let pin = DevicePin {
+        device: device(1),
+        identity: identity(9),
+        trust: PinTrust::Pinned,
+        since_ms: 5,
+        change: None,
+    };
+    assert_eq!(pins(&mut omemo).await, [pin]);
     assert!(omemo.load_pins(&chat("carol@example.net")).await.unwrap().is_empty());
 }
 
@@ -186,30 +209,73 @@ async fn a_change_is_news_once_and_approved_with_its_sessions(location: TestData
     let (_db, mut tx) = begin(&location).await;
     let mut omemo = tx.xmpp_omemo();
     for id in [1, 2] {
-        omemo.pin(&bob(), device(id), identity(9)).await.unwrap();
+        omemo.pin(&bob(), device(id), identity(9), 1).await.unwrap();
         omemo.save_sessions(&bob(), device(id), Namespace::V2, b"s").await.unwrap();
     }
-    assert!(!omemo.note_change(&bob(), device(1), identity(9)).await.unwrap());
-    assert!(!omemo.note_change(&bob(), device(3), identity(16)).await.unwrap());
-    assert!(omemo.note_change(&bob(), device(1), identity(16)).await.unwrap());
-    assert!(!omemo.note_change(&bob(), device(1), identity(16)).await.unwrap());
-    assert_eq!(omemo.load_pins(&bob()).await.unwrap()[0].changed_to, Some(identity(16)));
-
-    assert!(!omemo.note_change(&bob(), device(1), identity(9)).await.unwrap());
-    assert_eq!(omemo.load_pins(&bob()).await.unwrap()[0].changed_to, None, "as before");
-    assert!(omemo.note_change(&bob(), device(1), identity(16)).await.unwrap());
-
-    let other = omemo.approve_change(&bob(), device(1), identity(9)).await.unwrap();
-    assert!(!other, "another one than it presents");
-    assert!(omemo.find_sessions(&bob(), device(1), Namespace::V2).await.unwrap().is_some());
-    for approved in [true, false] {
-        let done = omemo.approve_change(&bob(), device(1), identity(16)).await.unwrap();
-        assert_eq!(done, approved);
+    for (id, u, outcome) in [
+        (1, 9, Presented::Known),
+        (3, 16, Presented::Unpinned),
+        (1, 16, Presented::News),
+        (1, 16, Presented::Known),
+        (1, 9, Presented::Returned),
+        (1, 9, Presented::Known),
+        (1, 16, Presented::News),
+    ] {
+        let presented = omemo.present(&bob(), device(id), identity(u), 2).await.unwrap();
+        assert_eq!(presented, outcome, "{id} {u}");
     }
-    let pin = DevicePin { device: device(1), identity: identity(16), changed_to: None };
-    assert_eq!(omemo.load_pins(&bob()).await.unwrap()[0], pin);
+    let change = Some(PinChange { identity: identity(16), since_ms: 2 });
+    assert_eq!(pins(&mut omemo).await[0].change, change);
+    assert!(!pins(&mut omemo).await[0].may_read());
+
+    for (u, decided) in [(9, false), (16, true), (16, false)] {
+        let about = (device(1), identity(u));
+        let done = omemo.decide(&bob(), about, DeviceDecision::Approve, &by_alice(), 3).await;
+        assert_eq!(done.unwrap(), decided, "{u}");
+    }
+    let pin = pins(&mut omemo).await[0];
+    assert_eq!((pin.identity, pin.trust, pin.since_ms), (identity(16), PinTrust::Pinned, 3));
+    assert_eq!(pin.change, None);
     assert!(omemo.find_sessions(&bob(), device(1), Namespace::V2).await.unwrap().is_none());
     assert!(omemo.find_sessions(&bob(), device(2), Namespace::V2).await.unwrap().is_some());
+}
+
+async fn after_a_verification_new_devices_wait_for_ever(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let mut omemo = tx.xmpp_omemo();
+    omemo.pin(&bob(), device(1), identity(9), 1).await.unwrap();
+    let decide = async |omemo: &mut XmppOmemo<'_>, id, u, decision| {
+        let about = (device(id), identity(u));
+        omemo.decide(&bob(), about, decision, &by_alice(), 2).await.unwrap()
+    };
+    assert!(decide(&mut omemo, 1, 9, DeviceDecision::Verify).await);
+    assert!(!decide(&mut omemo, 1, 9, DeviceDecision::Verify).await, "nothing new");
+    assert!(!decide(&mut omemo, 1, 9, DeviceDecision::Approve).await, "no step back");
+    let waiting = omemo.pin(&bob(), device(2), identity(16), 3).await.unwrap();
+    assert_eq!(waiting, Some(PinTrust::Waiting));
+    let carol = chat("carol@example.net");
+    let elsewhere = omemo.pin(&carol, device(2), identity(16), 3).await.unwrap();
+    assert_eq!(elsewhere, Some(PinTrust::Pinned), "another chat");
+
+    // Nobody has trusted it under any identity, so there is no change to approve.
+    let presented = omemo.present(&bob(), device(2), identity(9), 4).await.unwrap();
+    assert_eq!(presented, Presented::News);
+    let pin = pins(&mut omemo).await[1];
+    assert_eq!((pin.identity, pin.trust, pin.change), (identity(9), PinTrust::Waiting, None));
+    assert!(!decide(&mut omemo, 2, 16, DeviceDecision::Approve).await, "it is not shown now");
+    assert!(decide(&mut omemo, 2, 9, DeviceDecision::Approve).await);
+    assert!(pins(&mut omemo).await[1].may_read());
+
+    // Neither a change nor distrust brings blind trust back.
+    let changed = omemo.present(&bob(), device(1), identity(16), 5).await.unwrap();
+    assert_eq!(changed, Presented::News);
+    assert!(decide(&mut omemo, 1, 16, DeviceDecision::Approve).await);
+    assert!(decide(&mut omemo, 1, 16, DeviceDecision::Distrust).await);
+    assert_eq!(pins(&mut omemo).await[0].trust, PinTrust::Distrusted);
+    let third = omemo.pin(&bob(), device(3), identity(9), 6).await.unwrap();
+    assert_eq!(third, Some(PinTrust::Waiting));
+    assert!(decide(&mut omemo, 1, 16, DeviceDecision::Verify).await, "and back");
+    assert!(pins(&mut omemo).await[0].may_read());
 }
 
 async fn device_lists_tell_whether_they_changed(location: TestDatabase) {

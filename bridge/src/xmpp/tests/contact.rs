@@ -30,6 +30,8 @@ pub(super) struct Contact {
     pub announced: Vec<Namespace>,
     /// Whether the bundles are there.
     pub bundles: bool,
+    /// Another device of the same account.
+    pub laptop: Option<Box<Contact>>,
 }
 
 impl Contact {
@@ -37,7 +39,7 @@ impl Contact {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let account = Account::generate(now(), &mut rng);
         let announced = Namespace::ALL.to_vec();
-        Self { account, rng, sessions: BTreeMap::new(), announced, bundles: true }
+        Self { account, rng, sessions: BTreeMap::new(), announced, bundles: true, laptop: None }
     }
 
     pub(super) fn without_omemo() -> Self {
@@ -61,20 +63,32 @@ impl Contact {
         self.account.device_id()
     }
 
-    /// The answer of Bob's server to a request for an item, as the content of `<items>`.
-    pub(super) fn item(&self, node: &str) -> Option<Element> {
+    /// All devices of the account.
+    pub(super) fn devices(&self) -> Vec<DeviceId> {
+        let laptop = self.laptop.iter().map(|laptop| laptop.device());
+        [self.device()].into_iter().chain(laptop).collect()
+    }
+
+    pub(super) fn fingerprint(&self) -> String {
+        self.account.identity_key().fingerprint()
+    }
+
+    /// The answer of Bob's server to a request for an item, as the content of `<items>`. Without
+    /// an id it is for the only one.
+    pub(super) fn item(&self, node: &str, wanted: Option<&str>) -> Option<Element> {
         for namespace in self.announced.iter().copied() {
             if node == namespace.device_list_node() {
-                let list = DeviceList::new(vec![self.device()]).to_element(namespace);
+                let list = DeviceList::new(self.devices()).to_element(namespace);
                 return Some(El::new("item", PUBSUB).attr("id", "current").child(list).build());
             }
             let (bundles, id) = Bundle::node_and_item(namespace, self.device());
-            if node == bundles && self.bundles {
+            let is_wanted = wanted.is_none_or(|wanted| wanted == id);
+            if node == bundles && is_wanted && self.bundles {
                 let bundle = self.account.bundle(namespace).to_element();
                 return Some(El::new("item", PUBSUB).attr("id", id).child(bundle).build());
             }
         }
-        None
+        self.laptop.as_ref()?.item(node, wanted)
     }
 
     /// A push of the device list, from anybody.
@@ -91,7 +105,7 @@ impl Contact {
         let subscribe = request.get_child("pubsub", PUBSUB)?.get_child("subscribe", PUBSUB)?;
         let node = subscribe.attr("node")?;
         let namespace = self.announced.iter().find(|of| of.device_list_node() == node)?;
-        Some(self.push(*namespace, &[self.device()]))
+        Some(self.push(*namespace, &self.devices()))
     }
 
     /// Encrypts a text for the bridge's device, whose bundle was fetched.
@@ -116,6 +130,14 @@ impl Contact {
             self.sessions.insert(namespace, change.sessions);
         }
         encrypted.element.to_element()
+    }
+
+    /// Whether there is a key for this device in a message.
+    pub(super) fn is_addressed_by(&self, message: &Element) -> bool {
+        message
+            .children()
+            .filter_map(|child| EncryptedElement::from_element(child).ok())
+            .any(|element| element.is_for(BOB, self.device()))
     }
 
     /// Decrypts what came for Bob's device; `None` for an empty message.

@@ -2,6 +2,7 @@
 
 mod contact;
 mod conversation;
+mod decisions;
 mod hostility;
 mod pep;
 mod trust;

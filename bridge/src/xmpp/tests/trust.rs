@@ -6,8 +6,13 @@ use super::{
     world::{World, chat},
 };
 use crate::network::{
-    Hold, IdentityTrust, NetworkClient as _, PlaintextPolicy, RemoteEventKind, SendError,
+    DeviceDecision, DeviceTrust, Hold, NetworkClient as _, PlaintextPolicy, RemoteEventKind,
+    SendError,
 };
+
+async fn approve(world: &mut World, fingerprints: &[String]) -> Result<usize, SendError> {
+    world.decide(fingerprints, DeviceDecision::Approve).await
+}
 
 #[tokio::test]
 async fn a_changed_identity_is_held_told_once_and_released_by_approval() {
@@ -31,12 +36,12 @@ async fn a_changed_identity_is_held_told_once_and_released_by_approval() {
     let sent = world.alice_says("m1", "who are you?", PlaintextPolicy::Allow).await;
     assert_eq!(sent, Err(SendError::Held(held)));
     let devices = world.client.devices(&chat()).await.unwrap();
-    assert_matches!(devices.as_slice(), [device] if device.trust == IdentityTrust::Changed
+    assert_matches!(devices.as_slice(), [device] if device.trust == DeviceTrust::Changed
         && device.fingerprint == fingerprint);
 
     world.settle().await;
     world.bells.unblocked.lock().unwrap().clear();
-    assert_eq!(world.client.approve(&chat(), &[fingerprint]).await, Ok(1));
+    assert_eq!(approve(&mut world, &[fingerprint]).await, Ok(1));
     assert_eq!(world.bells.unblocked.lock().unwrap().len(), 1);
     for id in ["b2", "b3"] {
         assert!(
@@ -61,7 +66,7 @@ async fn a_bundle_with_another_identity_holds_the_message() {
     let held = world.alice_says("m2", "two", PlaintextPolicy::Refuse).await;
     assert_matches!(held, Err(SendError::Held(Hold::IdentityChanged { .. })));
     let fingerprint = world.bob.account.identity_key().fingerprint();
-    assert_eq!(world.client.approve(&chat(), &[fingerprint]).await, Ok(1));
+    assert_eq!(approve(&mut world, &[fingerprint]).await, Ok(1));
     world.alice_says("m2", "two", PlaintextPolicy::Refuse).await.unwrap();
     let message = world.next_where(|stanza| stanza.attr("id") == Some("m2")).await;
     assert_eq!(world.bob.decrypt(&message).as_deref(), Some("two"));
@@ -72,7 +77,7 @@ async fn an_approval_without_a_change_changes_nothing() {
     let mut world = World::new(Contact::new(1)).await;
     world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
     let fingerprint = world.bob.account.identity_key().fingerprint();
-    assert_eq!(world.client.approve(&chat(), &[fingerprint]).await, Ok(0));
+    assert_eq!(approve(&mut world, &[fingerprint]).await, Ok(0));
 }
 
 #[tokio::test]
@@ -92,10 +97,10 @@ async fn only_an_identity_that_was_shown_is_approved() {
         assert!(world.next_event().await == RemoteEventKind::Held(held), "each one is told");
     }
     let [shown, presented] = fingerprints.as_slice() else { panic!("two identities") };
-    assert_eq!(world.client.approve(&chat(), std::slice::from_ref(shown)).await, Ok(0));
+    assert_eq!(approve(&mut world, std::slice::from_ref(shown)).await, Ok(0));
     world.settle().await;
     assert!(world.take_event().await.is_none(), "still held");
-    assert_eq!(world.client.approve(&chat(), std::slice::from_ref(presented)).await, Ok(1));
+    assert_eq!(approve(&mut world, std::slice::from_ref(presented)).await, Ok(1));
     // What came under the identity in between is held for a word of its own.
     let held = Hold::IdentityChanged { fingerprints: vec![shown.clone()] };
     assert!(world.next_event().await == RemoteEventKind::Held(held));

@@ -21,9 +21,9 @@ use super::contact::{ALICE, BOB, Contact, now};
 use crate::{
     clock::Clock,
     network::{
-        Author, ChatKey, LegSecurity, MessageContent, NetworkClient as _, OutgoingMessage,
-        PlaintextPolicy, RemoteEvent, RemoteEventKind, RemoteEvents, RemoteMessageId, RemoteUserId,
-        SendError, Sent,
+        Author, ChatKey, Decider, DeviceDecision, LegSecurity, MessageContent, NetworkClient as _,
+        OutgoingMessage, PlaintextPolicy, RemoteEvent, RemoteEventKind, RemoteEvents,
+        RemoteMessageId, RemoteUserId, SendError, Sent,
     },
     store::{
         Database, InboxId, NewInboxEvent,
@@ -175,6 +175,29 @@ impl World {
         Self::message("bob@example.org/phone", id, vec![encrypted, request, fallback])
     }
 
+    /// As [`Self::bob_says`], from his other device.
+    pub(super) async fn laptop_says(
+        &mut self,
+        id: &str,
+        text: &str,
+        namespace: Namespace,
+    ) -> Element {
+        let (device, bundle) = self.fetch_alice(namespace).await;
+        let laptop = self.bob.laptop.as_mut().expect("Bob has a laptop");
+        let encrypted = laptop.encrypt(device, Some(bundle), text, namespace);
+        Self::message("bob@example.org/laptop", id, vec![encrypted])
+    }
+
+    /// Bob gets another device, and his server says so.
+    pub(super) async fn bob_gets_a_laptop(&mut self, seed: u64) {
+        self.bob.laptop = Some(Box::new(Contact::new(seed)));
+        for namespace in Namespace::ALL {
+            let push = self.bob.push(namespace, &self.bob.devices());
+            self.deliver(&Self::message(BOB, "pushed", vec![push])).await;
+        }
+        self.settle().await;
+    }
+
     /// Alice's device and bundle, as Bob's client fetches them.
     pub(super) async fn fetch_alice(&mut self, namespace: Namespace) -> (DeviceId, Bundle) {
         let list = self.query_items(namespace.device_list_node()).await;
@@ -293,6 +316,25 @@ impl World {
         server.buffer.push_back(stanza);
     }
 
+    /// Alice decides about Bob's devices.
+    pub(super) async fn decide(
+        &mut self,
+        fingerprints: &[String],
+        decision: DeviceDecision,
+    ) -> Result<usize, SendError> {
+        let alice = Decider::Person(owned_user_id!("@alice:example.com"));
+        let client = Arc::clone(&self.client);
+        let chat = chat();
+        let decide = client.decide(&chat, fingerprints, decision, &alice);
+        tokio::pin!(decide);
+        loop {
+            tokio::select! {
+                decided = &mut decide => return decided,
+                () = self.serve_one() => {}
+            }
+        }
+    }
+
     /// Waits for the next event of the portal's inbox, and ends it.
     pub(super) async fn next_event(&mut self) -> RemoteEventKind {
         let found = async {
@@ -400,11 +442,11 @@ fn answer_for(bob: &Contact, request: &Element) -> Element {
         .attr("from", BOB)
         .attr("to", request.attr("from").unwrap())
         .attr("id", request.attr("id").unwrap());
-    let node = request
-        .get_child("pubsub", PUBSUB)
-        .and_then(|pubsub| pubsub.get_child("items", PUBSUB))
-        .and_then(|items| items.attr("node"));
-    match node.and_then(|node| Some((node, bob.item(node)?))) {
+    let items =
+        request.get_child("pubsub", PUBSUB).and_then(|pubsub| pubsub.get_child("items", PUBSUB));
+    let id = items.and_then(|items| items.get_child("item", PUBSUB)?.attr("id"));
+    let node = items.and_then(|items| items.attr("node"));
+    match node.and_then(|node| Some((node, bob.item(node, id)?))) {
         Some((node, item)) => {
             let items = El::new("items", PUBSUB).attr("node", node).child(item);
             let pubsub = El::new("pubsub", PUBSUB).child(items);

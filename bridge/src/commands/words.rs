@@ -1,0 +1,60 @@
+//! How answers say devices, times and numbers. Pure, but for the log.
+
+use chrono::{DateTime, SecondsFormat};
+
+use crate::network::{DeviceTrust, Held, RemoteDevice};
+
+/// What a device is, in a word.
+pub(super) fn trust(trust: DeviceTrust) -> &'static str {
+    match trust {
+        DeviceTrust::Verified => "verified",
+        DeviceTrust::Pinned => "trusted on first use or by approval, not compared",
+        DeviceTrust::Waiting => "new, waits for you",
+        DeviceTrust::Changed => "its identity has changed, waits for you",
+        DeviceTrust::Distrusted => "distrusted",
+        DeviceTrust::Unknown => "not used yet",
+    }
+}
+
+/// One line for a device and one for its fingerprint.
+pub(super) fn device(device: &RemoteDevice) -> String {
+    let since = device.since_ms.map(|ms| format!(" since {}", time(ms))).unwrap_or_default();
+    format!("Device {}: {}{since}\n{}", device.id, trust(device.trust), device.fingerprint)
+}
+
+/// A time in milliseconds since 1970, as people and programs read it (RFC 3339).
+pub(super) fn time(ms: i64) -> String {
+    DateTime::from_timestamp_millis(ms)
+        .map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
+        .unwrap_or_else(|| "an unknown time".to_owned())
+}
+
+/// How many messages wait, and since when.
+pub(super) fn held(held: Held) -> String {
+    let messages = if held.messages == 1 { "message" } else { "messages" };
+    let since = held.since_ms.map(|ms| format!(", since {}", time(ms))).unwrap_or_default();
+    format!("{} {messages}{since}", held.messages)
+}
+
+/// The answer to something that went wrong here.
+pub(super) fn failed(error: &impl std::error::Error) -> String {
+    tracing::warn!(error = %crate::error_chain(error), "commands.failed");
+    "That did not work. Please try again later.".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_said_with_its_fingerprint_and_since_when() {
+        let said = device(&RemoteDevice {
+            id: "7".to_owned(),
+            fingerprint: "aaaaaaaa bbbbbbbb".to_owned(),
+            trust: DeviceTrust::Verified,
+            since_ms: Some(1_700_000_000_000),
+        });
+        assert_eq!(said, "Device 7: verified since 2023-11-14T22:13:20Z\naaaaaaaa bbbbbbbb");
+        assert_eq!(held(Held { messages: 1, since_ms: None }), "1 message");
+    }
+}

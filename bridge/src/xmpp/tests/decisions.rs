@@ -1,0 +1,254 @@
+//! What follows when people verify, approve and distrust a contact's devices.
+
+use e2ee::omemo::Namespace;
+use minidom::Element;
+
+use super::{
+    contact::Contact,
+    world::{World, chat},
+};
+use crate::network::{
+    DeviceDecision, DeviceTrust, Hold, IdentityTrust, LegSecurity, NetworkClient as _,
+    PlaintextPolicy, RemoteEventKind, SendError, Undecided, VerifyUriError,
+};
+
+const VERIFIED: LegSecurity = LegSecurity::Encrypted { identity: IdentityTrust::Verified };
+const PINNED: LegSecurity = LegSecurity::Encrypted { identity: IdentityTrust::Pinned };
+
+/// Alice has verified Bob's phone; then he gets a laptop.
+async fn bob_is_verified_and_gets_a_laptop() -> World {
+    let mut world = World::new(Contact::new(1)).await;
+    let sent = world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    assert_eq!(sent.security, PINNED);
+    let phone = world.bob.fingerprint();
+    assert_eq!(world.decide(&[phone], DeviceDecision::Verify).await, Ok(1));
+    world.bob_gets_a_laptop(5).await;
+    world
+}
+
+fn laptop(world: &World) -> &Contact {
+    world.bob.laptop.as_ref().expect("Bob has a laptop")
+}
+
+fn new_devices(world: &World) -> Hold {
+    Hold::NewDevices { fingerprints: vec![laptop(world).fingerprint()] }
+}
+
+/// The next event that is not about a message of Alice's.
+async fn next_event(world: &mut World) -> RemoteEventKind {
+    loop {
+        match world.next_event().await {
+            RemoteEventKind::Accepted { .. } => {}
+            event => return event,
+        }
+    }
+}
+
+async fn nothing_more(world: &World) -> bool {
+    while let Some(event) = world.take_event().await {
+        if !matches!(event.kind, RemoteEventKind::Accepted { .. }) {
+            return false;
+        }
+    }
+    true
+}
+
+async fn next_sent(world: &mut World, id: &str) -> Element {
+    world.next_where(|stanza| stanza.attr("id") == Some(id)).await
+}
+
+fn is_message(event: &RemoteEventKind, expected_id: &str, expected: LegSecurity) -> bool {
+    matches!(event, RemoteEventKind::Message { id: Some(id), security, .. }
+        if id.as_str() == expected_id && *security == expected)
+}
+
+#[tokio::test]
+async fn a_new_device_of_a_verified_contact_gets_nothing_and_is_not_heard_until_approved() {
+    let mut world = bob_is_verified_and_gets_a_laptop().await;
+    for (id, text) in [("m2", "two"), ("m3", "three")] {
+        let sent = world.alice_says(id, text, PlaintextPolicy::Refuse).await.unwrap();
+        assert_eq!(sent.security, VERIFIED, "all who can read it are verified");
+        let message = next_sent(&mut world, id).await;
+        assert!(!laptop(&world).is_addressed_by(&message));
+        assert_eq!(world.bob.decrypt(&message).as_deref(), Some(text), "the phone goes on");
+    }
+    assert!(next_event(&mut world).await == RemoteEventKind::Held(new_devices(&world)));
+    for (id, text) in [("l1", "from the laptop"), ("l2", "and more")] {
+        let stanza = world.laptop_says(id, text, Namespace::V2).await;
+        world.deliver(&stanza).await;
+    }
+    let phone = world.bob_says("b1", "from the phone", Namespace::V2).await;
+    world.deliver(&phone).await;
+    assert!(is_message(&next_event(&mut world).await, "b1", VERIFIED), "others do not wait for it");
+    world.settle().await;
+    assert!(nothing_more(&world).await, "told once, and nothing bridged");
+    let Undecided { held, devices } = world.client.undecided(&chat()).await.unwrap();
+    assert_eq!((held.messages, devices.len()), (2, 1));
+    assert_eq!(devices[0].trust, DeviceTrust::Waiting);
+
+    let fingerprint = laptop(&world).fingerprint();
+    assert_eq!(world.decide(&[fingerprint], DeviceDecision::Approve).await, Ok(1));
+    for id in ["l1", "l2"] {
+        assert!(is_message(&next_event(&mut world).await, id, PINNED), "in order");
+    }
+    let sent = world.alice_says("m4", "four", PlaintextPolicy::Refuse).await.unwrap();
+    assert_eq!(sent.security, PINNED, "one of them was not compared");
+    let message = next_sent(&mut world, "m4").await;
+    assert!(laptop(&world).is_addressed_by(&message));
+}
+
+#[tokio::test]
+async fn a_new_device_that_is_heard_first_waits_too() {
+    let mut world = bob_is_verified_and_gets_a_laptop().await;
+    for namespace in Namespace::ALL {
+        let stanza = world.laptop_says("l1", "it is me", namespace).await;
+        world.deliver(&stanza).await;
+    }
+    assert!(next_event(&mut world).await == RemoteEventKind::Held(new_devices(&world)));
+    world.settle().await;
+    assert!(nothing_more(&world).await);
+    let to_laptop = |stanza: &Element| laptop(&world).is_addressed_by(stanza);
+    assert_eq!(world.count_buffered(to_laptop), 0, "not even an empty message");
+    // Whoever presents another key in its place waits as well, under that key.
+    world.bob.laptop.as_mut().unwrap().reinstall_under_the_same_number(6);
+    let stanza = world.laptop_says("l2", "and again", Namespace::V2).await;
+    world.deliver(&stanza).await;
+    assert!(next_event(&mut world).await == RemoteEventKind::Held(new_devices(&world)));
+    let fingerprint = laptop(&world).fingerprint();
+    assert_eq!(world.decide(&[fingerprint], DeviceDecision::Verify).await, Ok(1));
+    // What came under the first key is asked about once more.
+    let first = next_event(&mut world).await;
+    assert!(matches!(first, RemoteEventKind::Held(Hold::IdentityChanged { .. })));
+    assert!(is_message(&next_event(&mut world).await, "l2", VERIFIED));
+}
+
+#[tokio::test]
+async fn without_a_trusted_device_the_message_waits_and_is_not_sent_in_the_clear() {
+    let mut world = bob_is_verified_and_gets_a_laptop().await;
+    let phone = world.bob.fingerprint();
+    assert_eq!(world.decide(&[phone], DeviceDecision::Distrust).await, Ok(1));
+    let held = world.alice_says("m2", "two", PlaintextPolicy::Allow).await;
+    assert_eq!(held, Err(SendError::Held(new_devices(&world))));
+    let fingerprint = laptop(&world).fingerprint();
+    assert_eq!(world.decide(&[fingerprint], DeviceDecision::Distrust).await, Ok(1));
+    let held = world.alice_says("m2", "two", PlaintextPolicy::Allow).await;
+    assert_eq!(held, Err(SendError::Held(Hold::NoTrustedDevice)));
+}
+
+#[tokio::test]
+async fn a_distrusted_device_gets_nothing_and_is_refused_until_it_is_trusted_again() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.bob_gets_a_laptop(5).await;
+    world.alice_says("m1", "to both", PlaintextPolicy::Refuse).await.unwrap();
+    let both = next_sent(&mut world, "m1").await;
+    assert!(laptop(&world).is_addressed_by(&both));
+    let first = world.laptop_says("l1", "hello", Namespace::V2).await;
+    world.deliver(&first).await;
+    assert!(is_message(&next_event(&mut world).await, "l1", PINNED));
+
+    let fingerprint = laptop(&world).fingerprint();
+    let distrusted =
+        world.decide(std::slice::from_ref(&fingerprint), DeviceDecision::Distrust).await;
+    assert_eq!(distrusted, Ok(1));
+    world.settle().await;
+    let before = world.count_buffered(|stanza| laptop(&world).is_addressed_by(stanza));
+    world.alice_says("m2", "to the phone", PlaintextPolicy::Refuse).await.unwrap();
+    for id in ["l2", "l3"] {
+        let stanza = world.laptop_says(id, "let me in", Namespace::V2).await;
+        world.deliver(&stanza).await;
+        let refused = RemoteEventKind::Refused { fingerprint: fingerprint.clone() };
+        assert!(next_event(&mut world).await == refused);
+    }
+    world.settle().await;
+    assert!(nothing_more(&world).await);
+    let after = world.count_buffered(|stanza| laptop(&world).is_addressed_by(stanza));
+    assert_eq!(after, before, "it was written to");
+
+    assert_eq!(world.decide(&[fingerprint], DeviceDecision::Verify).await, Ok(1));
+    let stanza = world.laptop_says("l4", "thank you", Namespace::V2).await;
+    world.deliver(&stanza).await;
+    assert!(is_message(&next_event(&mut world).await, "l4", VERIFIED));
+    world.alice_says("m3", "to both", PlaintextPolicy::Refuse).await.unwrap();
+    let both = next_sent(&mut world, "m3").await;
+    assert!(laptop(&world).is_addressed_by(&both));
+}
+
+#[tokio::test]
+async fn what_came_under_an_identity_that_is_given_up_again_is_ended_with_a_word() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    let own = world.bob.account.clone();
+    world.bob.reinstall_under_the_same_number(7);
+    let strange = world.bob_says("b1", "it is me", Namespace::V2).await;
+    world.deliver(&strange).await;
+    assert!(matches!(next_event(&mut world).await, RemoteEventKind::Held(_)));
+    let held = world.alice_says("m2", "two", PlaintextPolicy::Refuse).await;
+    assert!(matches!(held, Err(SendError::Held(Hold::IdentityChanged { .. }))));
+
+    world.bob.account = own;
+    let push = world.bob.push(Namespace::V2, &world.bob.devices());
+    world.deliver(&World::message("bob@example.org", "p1", vec![push])).await;
+    world.settle().await;
+    world.alice_says("m2", "two", PlaintextPolicy::Refuse).await.unwrap();
+    assert!(matches!(next_event(&mut world).await, RemoteEventKind::Undecryptable { .. }));
+    let undecided = world.client.undecided(&chat()).await.unwrap();
+    assert_eq!((undecided.held.messages, undecided.devices.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn only_a_fingerprint_that_was_named_is_decided_about() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    for decision in [DeviceDecision::Verify, DeviceDecision::Distrust, DeviceDecision::Approve] {
+        let other = Contact::new(9).fingerprint();
+        assert_eq!(world.decide(&[other], decision).await, Ok(0));
+        assert_eq!(world.decide(&[], decision).await, Ok(0));
+    }
+    let devices = world.client.devices(&chat()).await.unwrap();
+    assert_eq!(devices.len(), 1);
+    assert_eq!(devices[0].trust, DeviceTrust::Pinned);
+    assert_eq!(devices[0].since_ms, Some(1_700_000_000_000));
+}
+
+#[tokio::test]
+async fn a_uri_matches_when_the_devices_present_all_that_it_names() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.bob_gets_a_laptop(5).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    let uri = |jid: &str, contacts: &[&Contact]| {
+        let devices: Vec<String> = contacts
+            .iter()
+            .map(|of| {
+                let key = hex::encode(of.account.identity_key().to_bytes());
+                format!("omemo-sid-{}={key}", of.device())
+            })
+            .collect();
+        format!("xmpp:{jid}?{}", devices.join(";"))
+    };
+    let (phone, stranger) = (&world.bob, Contact::new(9));
+    let mut forged = Contact::new(1);
+    forged.reinstall_under_the_same_number(9);
+    let other = |device: &Contact| vec![format!("device {}", device.device())];
+    for (uri, refusal) in [
+        (uri("carol@example.org", &[phone]), VerifyUriError::OtherContact),
+        (
+            uri("bob@example.org", &[phone, &stranger]),
+            VerifyUriError::Mismatch { devices: other(&stranger) },
+        ),
+        (
+            uri("bob@example.org", &[laptop(&world), &forged]),
+            VerifyUriError::Mismatch { devices: other(&forged) },
+        ),
+    ] {
+        let refused = world.client.match_uri(&chat(), &uri).await;
+        assert_eq!(refused, Err(refusal), "{uri}");
+    }
+    let fingerprints = vec![phone.fingerprint(), laptop(&world).fingerprint()];
+    let uri = uri("bob@example.org", &[phone, laptop(&world)]);
+    assert_eq!(world.client.match_uri(&chat(), &uri).await, Ok(fingerprints.clone()));
+    let devices = world.client.devices(&chat()).await.unwrap();
+    assert!(devices.iter().all(|device| device.trust == DeviceTrust::Pinned), "nothing decided");
+    for newly in [2, 0] {
+        assert_eq!(world.decide(&fingerprints, DeviceDecision::Verify).await, Ok(newly));
+    }
+}
