@@ -197,7 +197,7 @@ fn scan(png: &[u8]) -> Result<String> {
     let mut pixels = vec![0; reader.output_buffer_size().context("the size of the picture")?];
     let info = reader.next_frame(&mut pixels)?;
     let (width, height) = (info.width as usize, info.height as usize);
-    let at = |x: usize, y: usize| pixels[y * width + x];
+    let at = |x: usize, y: usize| pixels.get(y * width + x).copied().unwrap_or_default();
     let mut picture = rqrr::PreparedImage::prepare_from_greyscale(width, height, at);
     let codes = picture.detect_grids();
     Ok(codes.first().context("no code in the picture")?.decode()?.1)
