@@ -63,6 +63,16 @@ impl Bridge {
         self.config.dir.join("appservice.yaml")
     }
 
+    /// What the homeserver proves itself with.
+    ///
+    /// # Errors
+    /// When the registration cannot be read.
+    pub fn hs_token(&self) -> Result<String> {
+        let text = std::fs::read_to_string(self.registration())?;
+        let token = text.lines().find_map(|line| line.strip_prefix("hs_token: "));
+        Ok(token.context("the registration has no hs_token")?.trim().to_owned())
+    }
+
     /// The Matrix id of the bridge bot.
     pub fn bot(&self) -> String {
         format!("@gephyra:{}", self.config.server_name)

@@ -180,6 +180,22 @@ impl ElementUser {
         self.create_room(json!({ "invite": [user], "encrypted": false, "direct": true })).await
     }
 
+    /// Invites somebody into a room.
+    ///
+    /// # Errors
+    /// When the homeserver refuses.
+    pub async fn invite(&self, room: &str, user: &str) -> Result<()> {
+        self.peer.ask("invite", json!({ "room": room, "user": user })).await.map(drop)
+    }
+
+    /// Logs this device out.
+    ///
+    /// # Errors
+    /// When the homeserver refuses.
+    pub async fn log_out(&self) -> Result<()> {
+        self.peer.ask("log_out", json!({})).await.map(drop)
+    }
+
     /// Joins a room.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ pub mod certificate;
 pub mod comparison;
 pub mod ejabberd;
 pub mod element;
+pub mod evil_hs;
 pub mod faults;
 pub mod journal;
 pub mod names;
@@ -29,6 +30,7 @@ pub mod xmpp_server;
 
 pub use bridge::Bridge;
 pub use element::{ElementUser, Shield};
+pub use evil_hs::EvilHomeserver;
 pub use omemo::{Namespace, OmemoUser};
 pub use rust_user::RustUser;
 pub use synapse::Synapse;

@@ -103,6 +103,14 @@ impl RustUser {
         &self.account.user_id
     }
 
+    /// The device id.
+    ///
+    /// # Errors
+    /// When the client is logged out.
+    pub fn device_id(&self) -> Result<String> {
+        Ok(self.client.device_id().context("logged out")?.to_string())
+    }
+
     /// The account, for logging in elsewhere.
     pub fn account(&self) -> &Account {
         &self.account

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 
 use crate::bridge::{Bridge, BridgeConfig};
 use crate::element::ElementUser;
-use crate::faults::{Link, XmppLink};
+use crate::evil_hs::{EvilHomeserver, EvilPorts};
+use crate::faults::XmppLink;
 use crate::names;
 use crate::omemo::{Device, OmemoUser};
 use crate::paths;
@@ -48,7 +49,7 @@ struct Plan {
 /// The ports at which links stand in for a server or the bridge.
 #[derive(Debug, Default)]
 struct Links {
-    homeserver: Option<u16>,
+    homeserver: Option<EvilPorts>,
     xmpp: Option<u16>,
 }
 
@@ -95,16 +96,16 @@ impl World {
         Self::build(name, plan).await
     }
 
-    /// As [`World::start`], with a link between homeserver and bridge that can fail.
+    /// As [`World::start`], with a homeserver that the test makes forge, replay, delay and drop.
     ///
     /// # Errors
     /// When one of them does not come up.
-    pub async fn start_with_link(name: &str) -> Result<(Self, Link)> {
-        let port = free_port()?;
-        let links = Links { homeserver: Some(port), xmpp: None };
+    pub async fn start_with_evil_homeserver(name: &str) -> Result<(Self, EvilHomeserver)> {
+        let ports = EvilPorts::choose()?;
+        let evil = EvilHomeserver::start(ports).await?;
+        let links = Links { homeserver: Some(ports), xmpp: None };
         let world = Self::build(name, Plan { links, ..Plan::default() }).await?;
-        let link = Link::start(port, world.bridge.address()).await?;
-        Ok((world, link))
+        Ok((world, evil))
     }
 
     /// As [`World::start`], with a link between XMPP server and bridge into which stanzas can be put.
@@ -122,7 +123,11 @@ impl World {
     async fn build(name: &str, plan: Plan) -> Result<Self> {
         let Plan { homeserver: kind, xmpp: software, links, database_url } = plan;
         let files = Files { dir: paths::scratch(name)?, done: false };
-        let synapse = homeserver_config(files.dir.join("homeserver"), kind)?;
+        let mut synapse = homeserver_config(files.dir.join("homeserver"), kind)?;
+        if let Some(ports) = links.homeserver {
+            synapse.client_port = ports.synapse;
+        }
+        let client_port = links.homeserver.map_or(synapse.client_port, |ports| ports.client);
         let xmpp = XmppServerConfig {
             dir: files.dir.join("xmpp"),
             client_port: free_port()?,
@@ -130,15 +135,15 @@ impl World {
         };
         let bridge = Bridge::set_up(BridgeConfig {
             dir: files.dir.join("bridge"),
-            homeserver_url: format!("http://127.0.0.1:{}", synapse.client_port),
+            homeserver_url: format!("http://127.0.0.1:{client_port}"),
             server_name: synapse.server_name.clone(),
-            appservice_port: free_port()?,
+            appservice_port: links.homeserver.map_or_else(free_port, |ports| Ok(ports.bridge))?,
             component_port: links.xmpp.unwrap_or(xmpp.component_port),
             database_url,
         });
         let mut bridge = bridge.await?;
-        if let Some(port) = links.homeserver {
-            redirect(&bridge.registration(), port)?;
+        if let Some(ports) = links.homeserver {
+            redirect(&bridge.registration(), ports.push)?;
         }
         if let Homeserver::Federating = kind {
             bridge.permit("*", "user")?;

@@ -1,4 +1,5 @@
-//! What the README's commands call: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`.
+//! What the README's commands call: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`, `cargo xtask safety`,
+//! `cargo xtask mutants`.
 #![expect(
     clippy::print_stdout,
     reason = "these commands tell the person at the terminal what they do"
@@ -7,7 +8,9 @@
 mod bench;
 mod demo;
 mod install;
+mod mutants;
 mod postgres;
+mod safety;
 mod shell;
 mod test;
 
@@ -35,6 +38,14 @@ enum Task {
     Test,
     /// Runs the benchmarks and prints one table
     Bench,
+    /// Runs the tests of what must hold against adversaries and prints requirement, figure and test
+    Safety,
+    /// Changes the code of ratchet, trust, policy and dedupe bit by bit, and prints each change that no unit test notices
+    Mutants {
+        /// Only these files; all of them take hours
+        #[arg(long)]
+        file: Vec<String>,
+    },
 }
 
 fn main() -> Result<()> {
@@ -44,5 +55,7 @@ fn main() -> Result<()> {
         Task::Demo { keep: false } => demo::demo(&[]),
         Task::Test => test::test(),
         Task::Bench => bench::bench(),
+        Task::Safety => safety::safety(),
+        Task::Mutants { file } => mutants::mutants(&file),
     }
 }

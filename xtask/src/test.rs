@@ -40,7 +40,7 @@ pub fn test() -> Result<()> {
 
 /// Builds the bridge alone, with the features that an operator's build has, and puts it where building the tests (which
 /// bring more features of the same crates) does not overwrite it.
-fn build_tested() -> Result<PathBuf> {
+pub fn build_tested() -> Result<PathBuf> {
     run(cargo().args(["build", "-p", "bridge"]))?;
     let built = built()?;
     let dir = built.join("tested");

@@ -205,11 +205,11 @@ impl Hub {
         }
         let bot = self.parts.namespace.bot();
         let client = &self.parts.client;
+        let state = client.fetch_state_content(bot, room, "m.room.encryption", "").await?;
+        // A room stays encrypted, though its homeserver may deny it.
+        let is_encrypted = state.is_some() || self.parts.devices.was_encrypted(bot, room).await?;
         let encryption =
-            match client.fetch_state_content(bot, room, "m.room.encryption", "").await? {
-                Some(_) => RoomEncryption::Encrypted,
-                None => RoomEncryption::Plain,
-            };
+            if is_encrypted { RoomEncryption::Encrypted } else { RoomEncryption::Plain };
         Ok(Place::Management { encryption })
     }
 

@@ -160,6 +160,12 @@ const commands = {
         await client.joinRoom(room);
         await joinedRoom(room);
     },
+    async invite({ room, user }) {
+        await client.invite(room, user);
+    },
+    async log_out() {
+        await client.logout(true);
+    },
     async send({ room, body }) {
         await joinedRoom(room);
         return { event_id: (await client.sendTextMessage(room, body)).event_id };

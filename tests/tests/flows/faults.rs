@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use tests::faults::Outcome;
+use tests::evil_hs::Rule;
 use tests::{Namespace, World};
 
 use crate::Chat;
@@ -13,22 +13,22 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn refused_and_unanswered_transactions_cost_no_message() -> Result<()> {
-    let (world, link) = World::start_with_link("refused-transaction").await?;
+    let (world, evil) = World::start_with_evil_homeserver("refused-transaction").await?;
     let chat = Chat::open_in(world).await?;
     let Chat { alice, bob, room, .. } = &chat;
     alice.send(room, "Taken").await?;
     bob.receives("Taken").await?;
 
-    link.refuse_next(1);
+    let refused = evil.obey(Rule::refuse_transactions().times(1));
     alice.send(room, "Refused at first").await?;
-    link.happened(Outcome::Refused, 1).await?;
+    refused.applied(1).await?;
     alice.send(room, "Right behind it").await?;
     bob.receives("Refused at first").await?;
     bob.receives("Right behind it").await?;
 
-    link.lose_next_answers(1);
+    let lost = evil.obey(Rule::lose_answers_to_transactions().times(1));
     alice.send(room, "Taken, but nobody knows").await?;
-    link.happened(Outcome::AnswerLost, 1).await?;
+    lost.applied(1).await?;
     alice.send(room, "The last").await?;
     bob.receives("The last").await?;
     let unknown = "Taken, but nobody knows";
@@ -43,13 +43,13 @@ async fn refused_and_unanswered_transactions_cost_no_message() -> Result<()> {
 
 #[tokio::test]
 async fn a_new_members_first_message_survives_a_refused_transaction() -> Result<()> {
-    let (world, link) = World::start_with_link("refused-first-transaction").await?;
+    let (world, evil) = World::start_with_evil_homeserver("refused-first-transaction").await?;
     let alice = world.element_user("alice").await?;
     let bob = world.omemo_user("bob").await?;
     let ghost = world.ghost_of(bob.jid());
-    link.refuse_next(1);
+    let refused = evil.obey(Rule::refuse_transactions().times(1));
     let room = alice.create_chat_with(&ghost).await?;
-    link.happened(Outcome::Refused, 1).await?;
+    refused.applied(1).await?;
     alice.sees_join(&room, &ghost).await?;
     alice.send(&room, "After all").await?;
     bob.receives("After all").await?;
@@ -58,7 +58,7 @@ async fn a_new_members_first_message_survives_a_refused_transaction() -> Result<
 
 #[tokio::test]
 async fn a_message_written_before_the_ghost_has_joined_is_delivered() -> Result<()> {
-    let (world, link) = World::start_with_link("written-before-join").await?;
+    let (world, evil) = World::start_with_evil_homeserver("written-before-join").await?;
     let bob = world.omemo_user("bob").await?;
     let ghost = world.ghost_of(bob.jid());
     // The ghost has published its keys for somebody else, so that Alice's client can encrypt to it at once.
@@ -67,11 +67,11 @@ async fn a_message_written_before_the_ghost_has_joined_is_delivered() -> Result<
     carol.sees_join(&carols_room, &ghost).await?;
 
     let alice = world.element_user("alice").await?;
-    link.refuse_next(2);
+    let refused = evil.obey(Rule::refuse_transactions().times(2));
     let room = alice.create_chat_with(&ghost).await?;
     alice.sees_invitation(&room, &ghost).await?;
     alice.send(&room, "Before you come in").await?;
-    link.happened(Outcome::Refused, 1).await?;
+    refused.applied(1).await?;
     alice.sees_join(&room, &ghost).await?;
     alice.send(&room, "Now that you are in").await?;
     bob.receives("Now that you are in").await?;

@@ -5,6 +5,7 @@ mod ejabberd;
 mod faults;
 mod federation;
 mod first_messages;
+mod forgeries;
 mod hostile;
 mod long_conversation;
 mod management_room;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use tests::element::Shown;
-use tests::omemo::Device;
+use tests::omemo::{Device, Received};
 use tests::{Namespace, World};
 
 use crate::Chat;
@@ -40,6 +40,10 @@ async fn plaintext_from_xmpp_is_marked() -> Result<()> {
     assert!(shown.encrypted, "in an encrypted room the Matrix leg stays encrypted");
     assert_ne!(shown.body.as_deref(), Some("In the open"), "nothing marks it");
     assert!(shown.body.unwrap_or_default().contains("not encrypted"));
+    let unmarked = |message: &Shown| message.body.as_deref() == Some("In the open");
+    let unmarked = alice.messages().into_iter().filter(unmarked).count();
+    println!("safety: plaintext_from_xmpp: {unmarked} of 1 messages unmarked");
+    assert_eq!(unmarked, 0);
 
     bob.send(&chat.alices_jid(), "And in secret", Namespace::Legacy).await?;
     alice.receives("And in secret").await?;
@@ -58,7 +62,10 @@ async fn plaintext_in_an_encrypted_room_is_refused() -> Result<()> {
     alice.status_from(&world.bridge.bot(), &command, "FAIL_PERMANENT").await?;
     alice.send(room, "Said by Alice").await?;
     bob.receives("Said by Alice").await?;
-    assert!(bob.messages().iter().all(|message| message.body != "Said by the homeserver"));
+    let passed = |message: &&Received| message.body == "Said by the homeserver";
+    let passed = bob.messages().iter().filter(passed).count();
+    println!("safety: plaintext_from_matrix: {passed} of 1 messages bridged, its author told");
+    assert_eq!(passed, 0);
     let answered = |message: &Shown| message.body.as_deref().unwrap_or_default().contains("0.1.0");
     assert!(!alice.messages().iter().any(answered), "a command in the clear was obeyed");
     chat.end().await

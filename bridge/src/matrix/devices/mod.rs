@@ -217,6 +217,23 @@ impl Devices {
             .await?
     }
 
+    /// Whether this user has ever shared a room key in this room. If so, it is an encrypted one,
+    /// whatever the homeserver says of it now.
+    ///
+    /// # Errors
+    /// See [`MatrixError`].
+    pub async fn was_encrypted(&self, user: &UserId, room: &RoomId) -> Result<bool, MatrixError> {
+        let room = room.to_owned();
+        self.directory
+            .call(user, Interest::Wanted, move |device| {
+                Box::pin(async move {
+                    let known = device.was_encrypted(&room).await;
+                    device.settle(known)
+                })
+            })
+            .await?
+    }
+
     /// Makes the identity that a Matrix user presents, and that was found to have changed, the
     /// pinned one. Machines follow at their next share. Returns whether there was one.
     ///

@@ -34,6 +34,11 @@ impl Device {
         self.settle(result)
     }
 
+    /// See [`super::Devices::was_encrypted`].
+    pub(super) async fn was_encrypted(&mut self, room: &RoomId) -> Result<bool, MatrixError> {
+        Ok(self.ready().await?.was_encrypted(room).await?)
+    }
+
     pub(super) async fn try_encrypt(
         &mut self,
         room: &RoomId,

@@ -465,6 +465,7 @@ async fn a_notice_is_new_once(location: TestDatabase) {
     let (_db, mut tx) = begin(&location).await;
     let notice = Notice { scope: "!room", subject: "@alice", kind: "bridged" };
     let mut notices = tx.notices();
+    assert!(!notices.is_told(notice).await.unwrap());
     assert!(notices.first_time(notice).await.unwrap());
     assert!(!notices.first_time(notice).await.unwrap());
     assert!(notices.first_time(Notice { kind: "held", ..notice }).await.unwrap());
@@ -474,6 +475,11 @@ async fn a_notice_is_new_once(location: TestDatabase) {
     assert!(notices.subjects("!room", "bridged").await.unwrap().is_empty());
     assert!(notices.is_told(Notice { kind: "held", ..notice }).await.unwrap());
     assert!(notices.first_time(notice).await.unwrap());
+    let elsewhere = Notice { scope: "!other", ..notice };
+    assert!(notices.first_time(elsewhere).await.unwrap());
+    notices.forget_all("!room").await.unwrap();
+    assert!(!notices.is_told(notice).await.unwrap());
+    assert!(notices.is_told(elsewhere).await.unwrap());
 }
 
 async fn a_megolm_index_belongs_to_one_event(location: TestDatabase) {

@@ -101,7 +101,7 @@ async fn forged_senders_and_forwards_have_no_effect() {
          </forwarded></result>"
             .parse()
             .unwrap();
-    for forged in [
+    let forgeries = [
         // From our own domain: a loop, or somebody who is not authenticated.
         World::plain(ALICE, "f1", "forged"),
         World::plain("bridge.example.net", "f2", "forged"),
@@ -115,11 +115,14 @@ async fn forged_senders_and_forwards_have_no_effect() {
             .child(El::stanza("body").text("stray"))
             .build(),
         El::stanza("message").attr("to", ALICE).child(El::stanza("body").text("no sender")).build(),
-    ] {
-        world.deliver(&forged).await;
+    ];
+    for forged in &forgeries {
+        world.deliver(forged).await;
     }
     world.settle().await;
-    assert!(world.take_event().await.is_none());
+    let effects = usize::from(world.take_event().await.is_some());
+    println!("safety: forged_stanzas: {effects} of {} taken", forgeries.len());
+    assert_eq!(effects, 0);
 }
 
 #[tokio::test]

@@ -155,6 +155,7 @@ async fn a_removed_device_list_does_not_mean_plaintext() {
     }
     world.settle().await;
     let held = world.alice_says("m2", "two", PlaintextPolicy::Refuse).await;
+    println!("safety: removed_list: {} of 1 messages sent", usize::from(held.is_ok()));
     assert_eq!(held, Err(SendError::Held(Hold::NoEncryption)));
 }
 

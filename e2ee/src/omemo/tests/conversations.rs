@@ -2,11 +2,12 @@
 
 use assert_matches::assert_matches;
 
-use super::people::{Person, alice, bob, text, words};
+use super::people::{Person, acquainted, alice, bob, text, words};
 use crate::omemo::{
-    Answer, DecryptError, DeviceError, EncryptError, Namespace, Payload, Plaintext,
+    Answer, DecryptError, DeviceError, EncryptError, Namespace, Payload, Plaintext, SessionList,
     encrypted::{EncryptedElement, KeyKind},
     limits::{MAX_PAYLOAD_BYTES, PREKEYS},
+    wire::ratchet_message::decode_ratchet_message,
 };
 
 fn kind(element: &EncryptedElement) -> KeyKind {
@@ -116,8 +117,41 @@ fn a_long_monologue_asks_for_a_heartbeat() {
                 alice.receive(&bob, &heartbeat).unwrap();
             }
         }
-        assert_eq!(due.len(), 1, "one heartbeat for sixty messages: {due:?}");
-        assert!(due[0] <= 53);
+        assert_eq!(due, [52], "one heartbeat for sixty messages, with the 53rd");
+    }
+}
+
+#[test]
+fn a_monologue_of_which_most_was_lost_asks_for_one_too() {
+    for namespace in Namespace::ALL {
+        let (mut alice, mut bob) = acquainted(namespace);
+        let monologue: Vec<_> =
+            (0..56).map(|_| alice.say(&bob, namespace, "are you there?")).collect();
+        let mut answer_to = |number: usize| bob.receive(&alice, &monologue[number]).unwrap().answer;
+        assert_eq!(answer_to(52), Answer::NotDue);
+        assert_eq!(answer_to(53), Answer::Due);
+        bob.send(&alice, &Payload::Empty(namespace));
+        let mut answer_to = |number: usize| bob.receive(&alice, &monologue[number]).unwrap().answer;
+        assert_eq!(answer_to(54), Answer::NotDue, "an answer is on its way");
+        assert_eq!(answer_to(55), Answer::NotDue);
+    }
+}
+
+/// What a message is authenticated with begins with its sender in legacy OMEMO, and with whoever started the session in
+/// omemo:2: only in legacy does it matter which of them a side takes itself for.
+#[test]
+fn legacy_binds_who_sends_and_omemo_2_who_started() {
+    for namespace in Namespace::ALL {
+        let (alice, mut bob) = acquainted(namespace);
+        let answer = bob.say(&alice, namespace, "answer");
+        let entry = answer.find_key(alice.jid, alice.device()).unwrap();
+        let message = decode_ratchet_message(namespace, &entry.data).unwrap();
+        let sessions = alice.sessions_with(bob.jid, bob.device(), namespace).unwrap();
+        let stored = String::from_utf8(sessions.to_bytes().unwrap().to_vec()).unwrap();
+        let exchanged = stored.replace(r#""role":"initiator""#, r#""role":"responder""#);
+        assert_ne!(exchanged, stored);
+        let mut exchanged = SessionList::from_bytes(exchanged.as_bytes()).unwrap();
+        assert_eq!(exchanged.decrypt(&message).is_ok(), namespace == Namespace::V2);
     }
 }
 

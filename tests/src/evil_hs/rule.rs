@@ -1,0 +1,135 @@
+//! What the proxy does to which requests.
+
+use std::fmt;
+
+use axum::body::Bytes;
+use axum::http::{Method, StatusCode};
+use serde_json::Value;
+
+use super::Request;
+
+/// One of the two links between homeserver and bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// What the bridge asks of the homeserver.
+    Client,
+    /// What the homeserver pushes to the bridge.
+    Push,
+}
+
+/// What becomes of the requests of a kind.
+#[derive(Debug)]
+pub struct Rule {
+    link: Link,
+    method: Method,
+    /// Fits when it stands anywhere in the path.
+    path: String,
+    pub(super) action: Action,
+    pub(super) times: usize,
+}
+
+#[derive(Debug)]
+pub(super) enum Action {
+    Refuse,
+    LoseAnswer,
+    Hold,
+    Answer(StatusCode, Value),
+    RewriteRequest(Rewrite),
+    RewriteAnswer(Rewrite),
+}
+
+/// When a rule has something to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// When a request comes.
+    Request,
+    /// When its answer comes.
+    Answer,
+}
+
+impl Action {
+    pub fn stage(&self) -> Stage {
+        match self {
+            Self::RewriteAnswer(_) => Stage::Answer,
+            _ => Stage::Request,
+        }
+    }
+}
+
+/// Changes a body, and says whether it has.
+pub(super) struct Rewrite(Box<dyn Fn(&mut Value) -> bool + Send + Sync>);
+
+impl fmt::Debug for Rewrite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Rewrite")
+    }
+}
+
+impl Rewrite {
+    /// The changed body; nothing when there was nothing to change.
+    pub fn of(&self, body: &[u8]) -> Option<Bytes> {
+        let mut value: Value = serde_json::from_slice(body).ok()?;
+        (self.0)(&mut value).then(|| value.to_string().into())
+    }
+}
+
+impl Rule {
+    /// Transactions, which are refused before the bridge sees them.
+    pub fn refuse_transactions() -> Self {
+        Self::on_transactions(Action::Refuse)
+    }
+
+    /// Transactions, which the bridge takes while the homeserver is told that they failed.
+    pub fn lose_answers_to_transactions() -> Self {
+        Self::on_transactions(Action::LoseAnswer)
+    }
+
+    /// Transactions, which arrive only when the order is dropped.
+    pub fn hold_transactions() -> Self {
+        Self::on_transactions(Action::Hold)
+    }
+
+    /// Events that are pushed to the bridge. `rewrite` says whether it has changed the event.
+    pub fn rewrite_events(rewrite: impl Fn(&mut Value) -> bool + Send + Sync + 'static) -> Self {
+        let rewrite = move |body: &mut Value| {
+            let events = body.get_mut("events").and_then(Value::as_array_mut);
+            // Every event is looked at, also behind one that was changed.
+            events.is_some_and(|all| {
+                all.iter_mut().filter_map(|e| rewrite(e).then_some(())).count() > 0
+            })
+        };
+        Self::on_transactions(Action::RewriteRequest(Rewrite(Box::new(rewrite))))
+    }
+
+    /// Answers of the homeserver to requests of the bridge. `rewrite` says whether it has changed the answer.
+    pub fn rewrite_answers(
+        method: Method,
+        path: &str,
+        rewrite: impl Fn(&mut Value) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let action = Action::RewriteAnswer(Rewrite(Box::new(rewrite)));
+        Self { link: Link::Client, method, path: path.to_owned(), action, times: usize::MAX }
+    }
+
+    /// Requests of the bridge that the homeserver never sees, and what the bridge is told instead.
+    pub fn answer(method: Method, path: &str, status: StatusCode, body: Value) -> Self {
+        let action = Action::Answer(status, body);
+        Self { link: Link::Client, method, path: path.to_owned(), action, times: usize::MAX }
+    }
+
+    /// The rule ends by itself after so many times.
+    pub fn times(self, times: usize) -> Self {
+        Self { times, ..self }
+    }
+
+    fn on_transactions(action: Action) -> Self {
+        let path = "/transactions/".to_owned();
+        Self { link: Link::Push, method: Method::PUT, path, action, times: usize::MAX }
+    }
+
+    pub(super) fn fits(&self, request: &Request) -> bool {
+        self.link == request.link
+            && self.method == request.method
+            && request.path.contains(&self.path)
+    }
+}

@@ -1,0 +1,109 @@
+//! The lines of the table. To add one, print `safety: <figure>: <words>` in its test and name both here.
+
+/// One requirement.
+pub struct Line {
+    /// The heading it stands under.
+    pub group: &'static str,
+    /// What is required.
+    pub requirement: &'static str,
+    /// The test that holds it: nextest's name of the binary, a space, the path of the test.
+    pub test: &'static str,
+    /// The name of the figure that the test prints.
+    pub figure: &'static str,
+    /// What is claimed of it.
+    pub claim: Claim,
+}
+
+/// What is claimed of a requirement.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// It holds.
+    Holds,
+    /// It cannot hold, for this reason; the test shows that it does not.
+    CannotHold(&'static str),
+}
+
+use Claim::{CannotHold, Holds};
+
+const fn line(
+    group: &'static str,
+    requirement: &'static str,
+    test: &'static str,
+    figure: &'static str,
+    claim: Claim,
+) -> Line {
+    Line { group, requirement, test, figure, claim }
+}
+
+const IDENTITY: &str = "Identity";
+const REPLAY: &str = "Replay";
+const FORGERY: &str = "Forgery";
+const DOWNGRADE: &str = "Downgrade";
+
+/// All of them, by group.
+#[rustfmt::skip]
+pub const LINES: &[Line] = &[
+    line(IDENTITY, "a device that the homeserver adds to a person gets no room key and is told once",
+        "tests::flows forgeries::keys::devices_that_the_homeserver_adds_get_no_room_key", "added_device", Holds),
+    line(IDENTITY, "a device that is called like a master key gets no room key",
+        "tests::flows forgeries::keys::devices_that_the_homeserver_adds_get_no_room_key", "device_like_master_key", Holds),
+    line(IDENTITY, "an identity that the homeserver swaps in gets nothing; both sides are told once",
+        "tests::flows forgeries::keys::an_identity_that_the_homeserver_swaps_in_gets_nothing", "swapped_identity", Holds),
+    line(IDENTITY, "a one-time key with a bad signature is not used",
+        "tests::flows forgeries::keys::a_one_time_key_with_a_bad_signature_is_not_used", "bad_one_time_key", Holds),
+    line(IDENTITY, "a device that logs out is followed by a new room key",
+        "tests::flows forgeries::keys::a_device_that_logs_out_is_followed_by_a_new_room_key", "logged_out", Holds),
+    line(IDENTITY, "a member who leaves is followed by a new room key",
+        "e2ee::matrix whoever_leaves_is_followed_by_a_new_room_key", "left", Holds),
+    line(IDENTITY, "other members of a portal's room get no room key",
+        "tests::flows forgeries::events::what_others_write_is_not_bridged_under_a_persons_name", "keys_to_other_members", Holds),
+    line(IDENTITY, "a contact's changed OMEMO identity gets nothing before approval",
+        "tests::flows trust::a_contacts_changed_key_holds_messages_until_approved", "changed_contact", Holds),
+    line(IDENTITY, "what an unsigned device writes is not bridged, and its owner is told once",
+        "tests::flows trust::what_an_unsigned_device_writes_waits_until_its_owner_signs_it", "unsigned_sender", Holds),
+    line(IDENTITY, "a person who resets their identity is known again",
+        "tests::flows trust::a_matrix_persons_changed_identity_holds_messages_until_approved", "self_approval",
+        CannotHold("nothing else of the person is left, so a homeserver that makes one for them can approve it too")),
+
+    line(REPLAY, "a ciphertext that the homeserver repeats is bridged once: as a new event, later, elsewhere, after a restart",
+        "tests::flows forgeries::events::a_replayed_message_is_bridged_once", "replays", Holds),
+    line(REPLAY, "transactions that are delayed, repeated or refused change neither number nor order",
+        "tests::flows forgeries::events::delayed_repeated_and_refused_transactions_change_nothing", "transactions", Holds),
+    line(REPLAY, "a repeated stanza is one message",
+        "bridge xmpp::tests::conversation::a_repeated_stanza_is_one_message", "stanzas", Holds),
+    line(REPLAY, "an OMEMO message opens once, in both namespaces",
+        "e2ee omemo::tests::refusals::a_replay_is_refused", "omemo_replays", Holds),
+
+    line(FORGERY, "a request without the hs_token, or with one like it, is refused on every route",
+        "bridge appservice::tests::tokens::a_wrong_token_is_refused_on_every_route", "tokens", Holds),
+    line(FORGERY, "what others write is not bridged under a person's name (CVE-2025-48937)",
+        "tests::flows forgeries::events::what_others_write_is_not_bridged_under_a_persons_name", "spoofed_senders", Holds),
+    line(FORGERY, "a room key under another's name is not believed (CVE-2026-45056)",
+        "e2ee::matrix forgeries::a_room_key_under_anothers_name_is_not_believed", "spoofed_room_keys", Holds),
+    line(FORGERY, "keys that nobody asked for open nothing (CVE-2022-39251, CVE-2022-39252, in the clear, bundle)",
+        "e2ee::matrix forgeries::keys_that_nobody_asked_for_open_nothing", "unasked_keys", Holds),
+    line(FORGERY, "a relation outside the ciphertext makes no edit",
+        "tests::flows forgeries::events::a_relation_outside_the_ciphertext_makes_no_edit", "outer_relations", Holds),
+    line(FORGERY, "forged carbons, archive results and senders on XMPP have no effect",
+        "bridge xmpp::tests::hostility::forged_senders_and_forwards_have_no_effect", "forged_stanzas", Holds),
+    line(FORGERY, "no byte of an OMEMO key message can be altered",
+        "e2ee omemo::tests::refusals::no_byte_of_a_key_can_be_altered", "altered_keys", Holds),
+    line(FORGERY, "low-order keys are refused in every agreement of an OMEMO key exchange",
+        "e2ee omemo::tests::refusals::low_order_keys_are_refused_in_every_agreement_of_a_key_exchange", "low_order", Holds),
+    line(FORGERY, "omemo:2: a recipient's other device cannot put another text into a message",
+        "e2ee omemo::tests::co_recipient::an_omemo_2_text_cannot", "co_recipient_v2", Holds),
+    line(FORGERY, "legacy OMEMO: a recipient's other device cannot put another text into a message",
+        "e2ee omemo::tests::co_recipient::a_legacy_text_can_be_forged_by_another_device_of_the_receiver", "co_recipient_legacy",
+        CannotHold("the tag does not bind the text to its sender; omemo:2 is preferred where every device has it")),
+
+    line(DOWNGRADE, "a portal stays encrypted whatever the homeserver says of it",
+        "tests::flows forgeries::state::a_portal_stays_encrypted_whatever_the_homeserver_says", "denied_encryption", Holds),
+    line(DOWNGRADE, "a command in the clear is not obeyed where commands were encrypted",
+        "tests::flows forgeries::state::a_command_in_the_clear_is_not_obeyed_where_commands_were_encrypted", "denied_commands", Holds),
+    line(DOWNGRADE, "plaintext in an encrypted room is refused, and its author told",
+        "tests::flows policy::plaintext_in_an_encrypted_room_is_refused", "plaintext_from_matrix", Holds),
+    line(DOWNGRADE, "plaintext from XMPP is marked",
+        "tests::flows policy::plaintext_from_xmpp_is_marked", "plaintext_from_xmpp", Holds),
+    line(DOWNGRADE, "a contact's device list that is taken away does not mean plaintext",
+        "bridge xmpp::tests::trust::a_removed_device_list_does_not_mean_plaintext", "removed_list", Holds),
+];
