@@ -54,7 +54,7 @@ pub const LINES: &[Line] = &[
     line(IDENTITY, "a device that logs out is followed by a new room key",
         "tests::flows forgeries::keys::a_device_that_logs_out_is_followed_by_a_new_room_key", "logged_out", Holds),
     line(IDENTITY, "a member who leaves is followed by a new room key",
-        "e2ee::matrix whoever_leaves_is_followed_by_a_new_room_key", "left", Holds),
+        "e2ee::matrix room_keys::whoever_leaves_is_followed_by_a_new_room_key", "left", Holds),
     line(IDENTITY, "other members of a portal's room get no room key",
         "tests::flows forgeries::events::what_others_write_is_not_bridged_under_a_persons_name", "keys_to_other_members", Holds),
     line(IDENTITY, "a contact's changed OMEMO identity gets nothing before approval",
