@@ -5,7 +5,10 @@
 use ruma::{OwnedUserId, UserId};
 
 use super::{Hub, StepError, verification::Answered};
-use crate::network::{LegSecurity, MessageContent, RemoteUserId};
+use crate::{
+    network::{LegSecurity, MessageContent, RemoteUserId},
+    store::Notice,
+};
 
 const HELP: &str = "I am the bridge to Matrix. What you can write to me:\n\
     verify @name:server — compares encryption keys with a person on Matrix, by emoji.\n\
@@ -31,7 +34,12 @@ impl Hub {
     ) -> Result<(), StepError> {
         let MessageContent::Text { body } = content else { return Ok(()) };
         let answer = match parse(body) {
-            None | Some(Wish::Help) => HELP.to_owned(),
+            // Once: whoever answers every message by itself would be answered for ever.
+            None => {
+                let notice = Notice { scope: contact.as_str(), subject: "", kind: "help" };
+                return self.tell_contact_once(contact, notice, HELP).await;
+            }
+            Some(Wish::Help) => HELP.to_owned(),
             Some(_) if security == LegSecurity::Plaintext => {
                 "I take this only encrypted. Switch on OMEMO in this chat and write it again."
                     .to_owned()

@@ -9,14 +9,13 @@ use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, UInt, UserId};
 use super::{
     Hub, StepError,
     commands::ApproveError,
-    from_remote::chat_of,
     notices::verification as words,
     read::{Message, plain_message},
     say::Wording,
 };
 use crate::{
     matrix::{LostFlow, VerificationStep},
-    network::{Decider, DeviceTrust, RemoteUserId},
+    network::{Author, ChatKey, Decider, DeviceTrust, RemoteDevice, RemoteUserId},
     store::{
         InboxEvent, KeyEvent, KeyLogEntry, LoggedKey, Portal, PortalState, StoredVerification,
         VerificationStage,
@@ -196,6 +195,15 @@ impl Hub {
         row: &StoredVerification,
         verification: &Verification,
     ) -> Result<(), StepError> {
+        let is_under_way = matches!(
+            verification.state,
+            VerificationState::Ready
+                | VerificationState::Exchanging
+                | VerificationState::Comparing(_)
+        );
+        if is_under_way && !verification.is_device_signed {
+            return self.end_for(row, words::UNSIGNED_DEVICE).await;
+        }
         match (&verification.state, row.stage) {
             (VerificationState::Requested, _) => self.step(row, VerificationStep::Accept).await,
             (VerificationState::Ready, VerificationStage::AskedByContact) => {
@@ -206,12 +214,16 @@ impl Hub {
                 VerificationState::Comparing(shown),
                 VerificationStage::AskedByUser | VerificationStage::AskedByContact,
             ) => {
-                let verified = self.has_verified_device(row).await;
-                let text = words::to_compare(&row.user_id, shown, verified);
+                let standing = self.standing(&row.user_id, &row.contact).await;
+                if standing == Standing::Doubtful {
+                    return self.end_for(row, words::STRANGE_DEVICE).await;
+                }
+                let is_verified = standing == Standing::Verified;
+                let text = words::to_compare(&row.user_id, shown, is_verified);
                 if self.show_contact(&row.contact, &text).await {
                     return self.set_stage(row, VerificationStage::Shown).await;
                 }
-                self.step(row, VerificationStep::Cancel(CancelReason::Declined)).await
+                self.end_for(row, words::CONTACT_OUT_OF_REACH).await
             }
             // The fault of a moment stood between the contact's word and its way to the machine.
             (VerificationState::Comparing(_), VerificationStage::Confirmed) => {
@@ -250,12 +262,25 @@ impl Hub {
         Ok(devices.step_verification(&row.ghost, &row.user_id, &row.flow, step).await?)
     }
 
-    /// Whether the person has verified any device of the contact.
-    async fn has_verified_device(&self, row: &StoredVerification) -> bool {
-        let portal = self.open_portal(&row.user_id, &row.contact).await.ok().flatten();
-        let Some(portal) = portal else { return false };
-        let devices = self.parts.remote.devices(&chat_of(&portal)).await.unwrap_or_default();
-        devices.iter().any(|device| device.trust == DeviceTrust::Verified)
+    /// It cannot go on, for a reason that the person is told.
+    async fn end_for(&self, row: &StoredVerification, why: &str) -> Result<(), StepError> {
+        if let Some(portal) = self.open_portal(&row.user_id, &row.contact).await? {
+            self.say(&portal, Wording::Public, why).await?;
+        }
+        self.step(row, VerificationStep::Cancel(CancelReason::Declined)).await
+    }
+
+    /// What the person knows of the devices that read what the bridge tells the contact. Nobody
+    /// decides about those in the bridge's own chat, so what was decided in the person's counts.
+    async fn standing(&self, user: &UserId, contact: &RemoteUserId) -> Standing {
+        let chat = ChatKey { local: Author::Person(user.to_owned()), contact: contact.clone() };
+        let bridges = ChatKey { local: Author::Bridge, contact: contact.clone() };
+        let remote = &self.parts.remote;
+        match (remote.devices(&chat).await, remote.devices(&bridges).await) {
+            (Ok(known), Ok(readers)) => Standing::of(&known, &readers),
+            // Whether a strange one is among them cannot be told.
+            _ => Standing::Doubtful,
+        }
     }
 
     /// Both have compared, and the ghost has signed the person's identity.
@@ -413,6 +438,10 @@ impl Hub {
             _ => return Ok(Answered::Ambiguous),
         };
         let step = match is_same {
+            true if self.standing(&row.user_id, contact).await == Standing::Doubtful => {
+                self.end_for(row, words::STRANGE_DEVICE).await?;
+                return Ok(Answered::Nothing);
+            }
             true => {
                 self.set_stage(row, VerificationStage::Confirmed).await?;
                 VerificationStep::Confirm
@@ -431,6 +460,32 @@ impl Hub {
         let mut tx = self.parts.db.read().await?;
         let rows = tx.verifications().load_by_contact(contact).await?;
         Ok(rows.into_iter().map(|row| row.user_id).collect())
+    }
+}
+
+/// What a person knows of the contact's devices that see the emoji and may answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// They have verified none.
+    Unverified,
+    /// They have verified some, and trust all.
+    Verified,
+    /// They have verified some, and among the others is one that they do not trust.
+    Doubtful,
+}
+
+impl Standing {
+    fn of(known: &[RemoteDevice], readers: &[RemoteDevice]) -> Self {
+        if !known.iter().any(|device| device.trust == DeviceTrust::Verified) {
+            return Self::Unverified;
+        }
+        let is_trusted = |reader: &RemoteDevice| {
+            let trusts = [DeviceTrust::Verified, DeviceTrust::Pinned];
+            known
+                .iter()
+                .any(|it| it.fingerprint == reader.fingerprint && trusts.contains(&it.trust))
+        };
+        if readers.iter().all(is_trusted) { Self::Verified } else { Self::Doubtful }
     }
 }
 
@@ -461,5 +516,33 @@ fn row_of(
         flow_room: verification.room.clone(),
         device_id: verification.device.clone(),
         stage,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(fingerprint: &str, trust: DeviceTrust) -> RemoteDevice {
+        let fingerprint = fingerprint.to_owned();
+        RemoteDevice { id: "1".to_owned(), fingerprint, trust, since_ms: None }
+    }
+
+    #[test]
+    fn a_device_that_the_person_does_not_trust_neither_sees_nor_answers() {
+        use DeviceTrust::{Changed, Distrusted, Pinned, Unknown, Verified, Waiting};
+
+        let readers = [device("phone", Pinned), device("invented", Pinned)];
+        let standing = |invented| {
+            Standing::of(&[device("phone", Verified), device("invented", invented)], &readers)
+        };
+        assert_eq!(standing(Verified), Standing::Verified);
+        assert_eq!(standing(Pinned), Standing::Verified);
+        for trust in [Waiting, Changed, Distrusted, Unknown] {
+            assert_eq!(standing(trust), Standing::Doubtful, "{trust:?}");
+        }
+        let only_phone = [device("phone", Verified)];
+        assert_eq!(Standing::of(&only_phone, &readers), Standing::Doubtful);
+        assert_eq!(Standing::of(&[device("phone", Pinned)], &readers), Standing::Unverified);
     }
 }

@@ -3,9 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use tests::comparison::Emoji;
 use tests::journal::SOON;
-use tests::omemo::Received;
+use tests::omemo::{Device, Received};
 use tests::xmpp_server::COMPONENT;
-use tests::{Namespace, Shield};
+use tests::{ElementUser, Namespace, Shield, World};
 
 use crate::Chat;
 
@@ -47,6 +47,13 @@ impl Chat {
         ensure!(his.body.contains(&numbers.join(" ")), "the numbers differ");
         ensure!(his.body.contains("have not verified your devices"), "it promises too much");
         Ok(hers)
+    }
+
+    async fn alice_begins_and_both_see_the_same(&self) -> Result<Emoji> {
+        self.alice.verify_in_room(&self.ghost(), &self.room).await?;
+        self.alice.verification_is("Ready").await?;
+        self.alice.compare_emoji().await?;
+        self.both_see_the_same().await
     }
 
     async fn nothing_was_verified(&self) -> Result<()> {
@@ -133,11 +140,8 @@ async fn alice_asks_the_bot_where_her_client_has_no_button() -> Result<()> {
 #[tokio::test]
 async fn a_mismatch_on_either_side_ends_it_on_both() -> Result<()> {
     let chat = Chat::open_and_talk("verify-mismatch").await?;
-    let Chat { alice, room, .. } = &chat;
-    alice.verify_in_room(&chat.ghost(), room).await?;
-    alice.verification_is("Ready").await?;
-    alice.compare_emoji().await?;
-    chat.both_see_the_same().await?;
+    let Chat { alice, .. } = &chat;
+    chat.alice_begins_and_both_see_the_same().await?;
     chat.bob_answers("no match").await?;
     assert_eq!(alice.verification_is("Cancelled").await?.as_deref(), Some("m.mismatched_sas"));
     chat.bot_tells_alice("Your contact did not see the same").await?;
@@ -149,11 +153,8 @@ async fn a_mismatch_on_either_side_ends_it_on_both() -> Result<()> {
 #[tokio::test]
 async fn a_mismatch_that_alice_sees_is_told_to_bob() -> Result<()> {
     let chat = Chat::open_and_talk("verify-mismatch-alice").await?;
-    let Chat { alice, room, .. } = &chat;
-    alice.verify_in_room(&chat.ghost(), room).await?;
-    alice.verification_is("Ready").await?;
-    alice.compare_emoji().await?;
-    chat.both_see_the_same().await?;
+    let Chat { alice, .. } = &chat;
+    chat.alice_begins_and_both_see_the_same().await?;
     alice.says_emoji_differ().await?;
     chat.bridge_tells_bob("they did not see the same").await?;
     chat.bob_answers("match").await?;
@@ -177,11 +178,8 @@ async fn whoever_cancels_the_other_side_learns_it() -> Result<()> {
 #[tokio::test]
 async fn without_an_answer_it_times_out_on_both_sides() -> Result<()> {
     let chat = Chat::open_and_talk("verify-timeout").await?;
-    let Chat { alice, room, .. } = &chat;
-    alice.verify_in_room(&chat.ghost(), room).await?;
-    alice.verification_is("Ready").await?;
-    alice.compare_emoji().await?;
-    chat.both_see_the_same().await?;
+    let Chat { alice, .. } = &chat;
+    chat.alice_begins_and_both_see_the_same().await?;
     let ended = alice.verification_is_within("Cancelled", SOON * 3).await?;
     assert_eq!(ended.as_deref(), Some("m.timeout"));
     chat.bridge_tells_bob("has taken too long").await?;
@@ -192,10 +190,7 @@ async fn without_an_answer_it_times_out_on_both_sides() -> Result<()> {
 #[tokio::test]
 async fn a_restart_in_the_middle_ends_it_on_both_sides() -> Result<()> {
     let mut chat = Chat::open_and_talk("verify-restart").await?;
-    chat.alice.verify_in_room(&chat.ghost(), &chat.room).await?;
-    chat.alice.verification_is("Ready").await?;
-    chat.alice.compare_emoji().await?;
-    chat.both_see_the_same().await?;
+    chat.alice_begins_and_both_see_the_same().await?;
     chat.world.bridge.kill().await?;
     chat.world.bridge.run().await?;
     chat.alice.verification_is("Cancelled").await?;
@@ -218,10 +213,7 @@ async fn both_starting_at_once_ends_in_a_clear_state() -> Result<()> {
     chat.bridge_tells_bob("The comparison with").await?;
     chat.nothing_was_verified().await?;
 
-    alice.verify_in_room(&chat.ghost(), room).await?;
-    alice.verification_is("Ready").await?;
-    alice.compare_emoji().await?;
-    chat.both_see_the_same().await?;
+    chat.alice_begins_and_both_see_the_same().await?;
     chat.bob_answers("match").await?;
     alice.says_emoji_are_the_same().await?;
     alice.verification_is("Done").await?;
@@ -232,11 +224,8 @@ async fn both_starting_at_once_ends_in_a_clear_state() -> Result<()> {
 #[tokio::test]
 async fn a_match_in_the_clear_counts_for_nothing() -> Result<()> {
     let chat = Chat::open_and_talk("verify-clear").await?;
-    let Chat { alice, bob, room, .. } = &chat;
-    alice.verify_in_room(&chat.ghost(), room).await?;
-    alice.verification_is("Ready").await?;
-    alice.compare_emoji().await?;
-    chat.both_see_the_same().await?;
+    let Chat { alice, bob, .. } = &chat;
+    chat.alice_begins_and_both_see_the_same().await?;
     bob.send_plain(COMPONENT, "match").await?;
     chat.bridge_tells_bob("I take this only encrypted").await?;
     alice.says_emoji_are_the_same().await?;
@@ -262,5 +251,64 @@ async fn verifying_anew_releases_what_a_changed_identity_held() -> Result<()> {
     alice.receives("Is it still you?").await?;
     alice.send(room, "It is").await?;
     bob.receives("It is").await?;
+    chat.end().await
+}
+
+#[tokio::test]
+async fn a_device_that_alice_does_not_trust_is_shown_no_emoji() -> Result<()> {
+    let chat = Chat::open_and_talk("verify-strange-device").await?;
+    let Chat { world, alice, bob, room } = &chat;
+    alice.send(room, &format!("!xmpp trust {}", bob.fingerprint()?)).await?;
+    chat.bot_tells_alice("is verified").await?;
+    let invented = Device { name: "invented", ..Device::default() };
+    let invented = world.omemo_device("bob", &invented).await?;
+    invented.send(&chat.alices_jid(), "I am Bob, too", Namespace::Legacy).await?;
+    chat.bot_tells_alice("has a new device").await?;
+
+    alice.verify_in_room(&chat.ghost(), room).await?;
+    alice.verification_is("Ready").await?;
+    alice.compare_emoji().await?;
+    alice.verification_is("Cancelled").await?;
+    chat.bot_tells_alice("neither verified nor approved").await?;
+    chat.bridge_tells_bob("The comparison with").await?;
+    let shown = |it: &Received| it.body.contains("Write “match”");
+    assert!(!invented.messages().iter().any(shown) && !bob.messages().iter().any(shown));
+    chat.nothing_was_verified().await?;
+    chat.end().await
+}
+
+#[tokio::test]
+async fn a_device_that_alice_has_not_signed_compares_nothing() -> Result<()> {
+    let world = World::start("verify-unsigned").await?;
+    let (alice, _) = ElementUser::start(&world.homeserver, "alice", world.dir()).await?;
+    let bob = world.omemo_user("bob").await?;
+    let chat = Chat::between(world, alice, bob).await?;
+    let Chat { world, alice, bob, room } = &chat;
+    alice.send(room, "Hello").await?;
+    bob.receives("Hello").await?;
+    let added =
+        ElementUser::log_in(&world.homeserver, alice.account(), "added", world.dir()).await?;
+
+    added.verify_in_room(&chat.ghost(), room).await?;
+    chat.bot_tells_alice("Verify your own device first").await?;
+    alice.send(room, "That was not me").await?;
+    bob.receives("That was not me").await?;
+    let is_asked = |it: &Received| it.body.contains("compare");
+    assert!(!bob.messages().iter().any(is_asked));
+    chat.nothing_was_verified().await?;
+    chat.end().await
+}
+
+#[tokio::test]
+async fn whoever_writes_nonsense_to_the_bridge_gets_help_once() -> Result<()> {
+    let chat = Chat::open_and_talk("help-once").await?;
+    for body in ["I am away until Monday", "I am away until Monday, still"] {
+        chat.bob_answers(body).await?;
+    }
+    chat.bob_answers("match").await?;
+    chat.bridge_tells_bob("nothing to compare").await?;
+    let helped = chat.bob.texts_from(COMPONENT);
+    let helped = helped.iter().filter(|text| text.contains("What you can write to me"));
+    assert_eq!(helped.count(), 1);
     chat.end().await
 }
