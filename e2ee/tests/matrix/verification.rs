@@ -153,6 +153,7 @@ async fn keys_that_were_swapped_on_their_way_never_look_the_same() {
     pair.exchange_keys(swapped).await;
     let (hers, his) = (pair.alices_state().await, pair.ghosts_state().await);
     let same = shown(hers).is_some_and(|hers| Some(hers) == shown(his));
+    println!("safety: swapped_sas_key: {} of 1 looked the same", usize::from(same));
     assert!(!same, "somebody stood between them unseen");
 }
 
@@ -168,7 +169,9 @@ async fn an_identity_that_changes_while_comparing_is_not_verified() {
     pair.homeserver.carry(&pair.ghost, vec![query]).await;
 
     pair.confirm().await;
-    assert!(!matches!(pair.ghosts_state().await, Some(VerificationState::Done { .. })));
+    let is_done = matches!(pair.ghosts_state().await, Some(VerificationState::Done { .. }));
+    println!("safety: swapped_while_comparing: {} of 1 verified", usize::from(is_done));
+    assert!(!is_done);
     assert!(!pair.is_verified_by_ghost().await);
 }
 
