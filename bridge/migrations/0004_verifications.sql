@@ -11,6 +11,8 @@ CREATE TABLE verifications (
     flow_room TEXT,
     device_id TEXT,
     stage TEXT NOT NULL,
+    -- The three numbers that the contact was shown, separated by blanks.
+    shown TEXT,
     PRIMARY KEY (ghost, user_id, flow)
 );
 CREATE INDEX verifications_contact ON verifications (contact);

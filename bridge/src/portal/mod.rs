@@ -141,7 +141,6 @@ impl Hub {
     /// When the bot could not be made; nothing has begun.
     pub(crate) async fn start(&self) -> Result<(), StepError> {
         self.parts.devices.ensure_published(self.parts.namespace.bot()).await?;
-        self.tend_all_verifications().await?;
         Ok(self.ring_for_all().await?)
     }
 
@@ -156,7 +155,7 @@ impl Hub {
         drop(tx);
         rooms.into_iter().for_each(|room| self.rooms.ring(room));
         chats.into_iter().for_each(|chat| self.chats.ring(chat));
-        Ok(())
+        self.tend_all_verifications().await
     }
 
     fn may_use(&self, user: &UserId) -> bool {

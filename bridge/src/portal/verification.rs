@@ -3,7 +3,7 @@
 //!
 //! What is compared is the key that the bridge holds for the contact: see SECURITY.md.
 
-use e2ee::matrix::{CancelReason, RoomEvent, Verification, VerificationState};
+use e2ee::matrix::{CancelReason, RoomEvent, ShortAuthString, Verification, VerificationState};
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, UInt, UserId};
 
 use super::{
@@ -17,8 +17,8 @@ use crate::{
     matrix::{LostFlow, VerificationStep},
     network::{Author, ChatKey, Decider, DeviceTrust, RemoteDevice, RemoteUserId},
     store::{
-        InboxEvent, KeyEvent, KeyLogEntry, LoggedKey, Portal, PortalState, StoredVerification,
-        VerificationStage,
+        InboxEvent, KeyEvent, KeyLogEntry, LoggedKey, Portal, PortalState, StoreError,
+        StoredVerification, VerificationStage,
     },
 };
 
@@ -87,12 +87,14 @@ impl Hub {
     }
 
     /// Takes up what an earlier run has left: it ends on both sides.
-    pub(super) async fn tend_all_verifications(&self) -> Result<(), StepError> {
+    pub(super) async fn tend_all_verifications(&self) -> Result<(), StoreError> {
         let mut tx = self.parts.db.read().await?;
         let ghosts = tx.verifications().load_ghosts().await?;
         drop(tx);
         for ghost in ghosts {
-            self.tend_verifications(&ghost).await?;
+            if let Err(error) = self.tend_verifications(&ghost).await {
+                tracing::warn!(error = %crate::error_chain(&error), "portal.verification.failed");
+            }
         }
         Ok(())
     }
@@ -209,25 +211,27 @@ impl Hub {
             (VerificationState::Ready, VerificationStage::AskedByContact) => {
                 self.step(row, VerificationStep::Begin).await
             }
-            (VerificationState::Exchanging, _) => self.step(row, VerificationStep::GoAlong).await,
+            (
+                VerificationState::Exchanging,
+                VerificationStage::AskedByUser | VerificationStage::AskedByContact,
+            ) => self.step(row, VerificationStep::GoAlong).await,
+            // It was begun anew behind what the contact sees: nobody has compared that.
+            (VerificationState::Exchanging, _) => {
+                self.step(row, VerificationStep::Cancel(CancelReason::Mismatch)).await
+            }
+            (
+                VerificationState::Comparing(now),
+                VerificationStage::Shown | VerificationStage::Confirmed,
+            ) if row.shown != Some(now.numbers) => {
+                self.step(row, VerificationStep::Cancel(CancelReason::Mismatch)).await
+            }
             (
                 VerificationState::Comparing(shown),
                 VerificationStage::AskedByUser | VerificationStage::AskedByContact,
-            ) => {
-                let standing = self.standing(&row.user_id, &row.contact).await;
-                if standing == Standing::Doubtful {
-                    return self.end_for(row, words::STRANGE_DEVICE).await;
-                }
-                let is_verified = standing == Standing::Verified;
-                let text = words::to_compare(&row.user_id, shown, is_verified);
-                if self.show_contact(&row.contact, &text).await {
-                    return self.set_stage(row, VerificationStage::Shown).await;
-                }
-                self.end_for(row, words::CONTACT_OUT_OF_REACH).await
-            }
+            ) => self.show(row, shown).await,
             // The fault of a moment stood between the contact's word and its way to the machine.
-            (VerificationState::Comparing(_), VerificationStage::Confirmed) => {
-                self.step(row, VerificationStep::Confirm).await
+            (VerificationState::Comparing(shown), VerificationStage::Confirmed) => {
+                self.step(row, VerificationStep::Confirm(shown.numbers)).await
             }
             (VerificationState::Done { master_key }, _) => self.verified(row, master_key).await,
             (VerificationState::Cancelled { by_us, code }, _) => {
@@ -241,6 +245,26 @@ impl Hub {
                 _,
             ) => Ok(()),
         }
+    }
+
+    /// Shows the contact what to compare.
+    async fn show(
+        &self,
+        row: &StoredVerification,
+        shown: &ShortAuthString,
+    ) -> Result<(), StepError> {
+        let standing = self.standing(&row.user_id, &row.contact).await;
+        if standing == Standing::Doubtful {
+            return self.end_for(row, words::STRANGE_DEVICE).await;
+        }
+        let is_verified = standing == Standing::Verified;
+        let text = words::to_compare(&row.user_id, shown, is_verified);
+        if self.show_contact(&row.contact, &text).await {
+            let mut tx = self.parts.db.begin().await?;
+            tx.verifications().set_shown(row, shown.numbers).await?;
+            return Ok(tx.commit().await?);
+        }
+        self.end_for(row, words::CONTACT_OUT_OF_REACH).await
     }
 
     async fn set_stage(
@@ -289,8 +313,8 @@ impl Hub {
         let is_waiting = self.waiting_identity(&row.user_id).await?.as_deref() == Some(master_key);
         let devices = &self.parts.devices;
         let approved = is_waiting && devices.approve(&row.user_id, master_key).await?;
-        self.show_contact(&row.contact, &words::verified_for_contact(&row.user_id)).await;
         self.end_verification(row, words::VERIFIED, Some(master_key)).await?;
+        self.show_contact(&row.contact, &words::verified_for_contact(&row.user_id)).await;
         if approved {
             self.release_person(&row.user_id).await?;
         }
@@ -302,17 +326,13 @@ impl Hub {
         row: &StoredVerification,
         (person, contact): (&'static str, &'static str),
     ) -> Result<(), StepError> {
-        self.show_contact(&row.contact, &words::about(&row.user_id, contact)).await;
         self.end_verification(row, person, None).await?;
+        self.show_contact(&row.contact, &words::about(&row.user_id, contact)).await;
         self.step(row, VerificationStep::Forget).await
     }
 
     /// The machine knows nothing of it: the bridge was restarted, or a fault threw it away.
     async fn interrupted(&self, row: &StoredVerification) -> Result<(), StepError> {
-        let verified = self.parts.devices.verified_key(&row.ghost, &row.user_id).await?;
-        if let (Some(key), VerificationStage::Confirmed) = (verified, row.stage) {
-            return self.verified(row, &key).await;
-        }
         let through = match (&row.flow_room, &row.device_id) {
             (Some(room), _) => Some(LostFlow::Room(room.clone())),
             (None, Some(device)) => Some(LostFlow::Device(device.clone())),
@@ -323,8 +343,9 @@ impl Hub {
             devices.end_lost_verification(&row.ghost, &row.user_id, &row.flow, through).await?;
         }
         let (person, contact) = words::INTERRUPTED;
+        self.end_verification(row, person, None).await?;
         self.show_contact(&row.contact, &words::about(&row.user_id, contact)).await;
-        self.end_verification(row, person, None).await
+        Ok(())
     }
 
     /// The last word to the person, the end of the row and, where it has succeeded, the word in the
@@ -392,6 +413,8 @@ impl Hub {
         else {
             return Ok(Err(NotBegun::NoChat));
         };
+        // One that was lost is ended first.
+        self.tend_verifications(&portal.ghost).await?;
         let begin = async {
             let mut tx = self.parts.db.read().await?;
             let known = tx.verifications().load_by_ghost(&portal.ghost).await?;
@@ -411,6 +434,7 @@ impl Hub {
                 flow_room: Some(portal.room_id.clone()),
                 device_id: None,
                 stage: VerificationStage::AskedByContact,
+                shown: None,
             };
             let mut tx = self.parts.db.begin().await?;
             tx.verifications().insert(&row).await?;
@@ -442,10 +466,13 @@ impl Hub {
                 self.end_for(row, words::STRANGE_DEVICE).await?;
                 return Ok(Answered::Nothing);
             }
-            true => {
-                self.set_stage(row, VerificationStage::Confirmed).await?;
-                VerificationStep::Confirm
-            }
+            true => match row.shown {
+                Some(numbers) => {
+                    self.set_stage(row, VerificationStage::Confirmed).await?;
+                    VerificationStep::Confirm(numbers)
+                }
+                None => return Ok(Answered::Nothing),
+            },
             false => VerificationStep::Cancel(CancelReason::Mismatch),
         };
         self.step(row, step).await?;
@@ -516,6 +543,7 @@ fn row_of(
         flow_room: verification.room.clone(),
         device_id: verification.device.clone(),
         stage,
+        shown: None,
     }
 }
 

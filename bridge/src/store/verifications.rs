@@ -31,6 +31,8 @@ pub struct StoredVerification {
     pub device_id: Option<OwnedDeviceId>,
     /// How far it is.
     pub stage: VerificationStage,
+    /// The three numbers that the contact was shown.
+    pub shown: Option<[u16; 3]>,
 }
 
 /// How far a verification is, as both people know it.
@@ -67,6 +69,12 @@ impl VerificationStage {
     }
 }
 
+fn parse_numbers(text: &str) -> Result<[u16; 3], StoreError> {
+    let numbers: Option<Vec<u16>> = text.split(' ').map(|number| number.parse().ok()).collect();
+    let numbers = numbers.and_then(|numbers| numbers.try_into().ok());
+    numbers.ok_or(StoreError::Corrupt { table: TABLE, column: "shown" })
+}
+
 /// All verifications under way.
 pub struct Verifications<'t> {
     conn: &'t mut AnyConnection,
@@ -82,6 +90,7 @@ struct Row {
     flow_room: Option<String>,
     device_id: Option<String>,
     stage: String,
+    shown: Option<String>,
 }
 
 impl TryFrom<Row> for StoredVerification {
@@ -98,6 +107,7 @@ impl TryFrom<Row> for StoredVerification {
             flow_room: row.flow_room.map(room).transpose()?,
             device_id: row.device_id.map(OwnedDeviceId::from),
             stage: VerificationStage::parse(&row.stage)?,
+            shown: row.shown.as_deref().map(parse_numbers).transpose()?,
         })
     }
 }
@@ -152,6 +162,29 @@ impl<'t> Verifications<'t> {
         expect_one_row(&result, TABLE)
     }
 
+    /// Notes what the contact is shown.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchRow`] when it is not known.
+    pub async fn set_shown(
+        &mut self,
+        of: &StoredVerification,
+        numbers: [u16; 3],
+    ) -> Result<(), StoreError> {
+        let result = sqlx::query(
+            "UPDATE verifications SET stage = $4, shown = $5 \
+             WHERE ghost = $1 AND user_id = $2 AND flow = $3",
+        )
+        .bind(of.ghost.as_str())
+        .bind(of.user_id.as_str())
+        .bind(&of.flow)
+        .bind(VerificationStage::Shown.as_str())
+        .bind(numbers.map(|number| number.to_string()).join(" "))
+        .execute(&mut *self.conn)
+        .await?;
+        expect_one_row(&result, TABLE)
+    }
+
     /// All of a ghost.
     ///
     /// # Errors
@@ -161,7 +194,8 @@ impl<'t> Verifications<'t> {
         ghost: &UserId,
     ) -> Result<Vec<StoredVerification>, StoreError> {
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT ghost, user_id, flow, contact, portal_room, flow_room, device_id, stage \
+            "SELECT ghost, user_id, flow, contact, portal_room, flow_room, device_id, stage, \
+                 shown \
              FROM verifications WHERE ghost = $1 ORDER BY user_id, flow",
         )
         .bind(ghost.as_str())
@@ -179,7 +213,8 @@ impl<'t> Verifications<'t> {
         contact: &RemoteUserId,
     ) -> Result<Vec<StoredVerification>, StoreError> {
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT ghost, user_id, flow, contact, portal_room, flow_room, device_id, stage \
+            "SELECT ghost, user_id, flow, contact, portal_room, flow_room, device_id, stage, \
+                 shown \
              FROM verifications WHERE contact = $1 ORDER BY user_id, flow",
         )
         .bind(contact.as_str())

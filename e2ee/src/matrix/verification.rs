@@ -231,7 +231,9 @@ impl Machine {
         accept.map(Request::verification).into_iter().collect()
     }
 
-    /// The person on our side saw the same.
+    /// The person on our side saw the same; `numbers` is what they were shown, as in
+    /// [`ShortAuthString::numbers`]. The other side can begin anew under the same flow: what was not
+    /// shown is not confirmed but ends the verification.
     ///
     /// # Errors
     /// See [`MachineError`].
@@ -239,8 +241,15 @@ impl Machine {
         &self,
         user: &UserId,
         flow: &str,
+        numbers: [u16; 3],
     ) -> Result<Vec<Request>, MachineError> {
         let Some(sas) = self.find_sas(user, flow) else { return Ok(Vec::new()) };
+        if sas.is_done() || sas.is_cancelled() || sas.have_we_confirmed() {
+            return Ok(Vec::new());
+        }
+        if sas.decimals().map(<[u16; 3]>::from) != Some(numbers) {
+            return Ok(self.cancel_verification(user, flow, CancelReason::Mismatch));
+        }
         let (macs, signature) = sas.confirm().await?;
         let mut requests: Vec<Request> = macs.into_iter().map(Request::verification).collect();
         let signature = signature.map(OutgoingRequest::from);
@@ -262,6 +271,14 @@ impl Machine {
             _ => self.olm.get_verification_request(user, flow).and_then(|it| it.cancel()),
         };
         cancel.map(Request::verification).into_iter().collect()
+    }
+
+    /// Ends what is left of a verification in memory, so that it is in no other one's way. Nobody
+    /// is told.
+    pub fn drop_verification(&self, user: &UserId, flow: &str) {
+        if let Some(request) = self.olm.get_verification_request(user, flow) {
+            let _untold = request.cancel();
+        }
     }
 
     /// The message that asks a person for a verification in a room, of type `m.room.message`.

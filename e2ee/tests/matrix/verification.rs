@@ -72,8 +72,12 @@ impl Pair {
     }
 
     async fn confirm(&mut self) {
-        for (machine, other) in [(&self.alice, ghost()), (&self.ghost, alice())] {
-            let confirmed = machine.confirm_verification(other, &self.flow).await.unwrap();
+        let shown = [self.alices_state().await, self.ghosts_state().await].map(shown);
+        for ((machine, other), shown) in
+            [(&self.alice, ghost()), (&self.ghost, alice())].into_iter().zip(shown)
+        {
+            let numbers = shown.unwrap().numbers;
+            let confirmed = machine.confirm_verification(other, &self.flow, numbers).await.unwrap();
             self.homeserver.carry(machine, confirmed).await;
         }
         self.read_all(|event| event).await;
@@ -131,7 +135,8 @@ async fn one_word_alone_verifies_nobody() {
     let mut pair = Pair::meet().await;
     pair.ask().await;
     pair.exchange_keys(|event| event).await;
-    let confirmed = pair.ghost.confirm_verification(alice(), &pair.flow).await.unwrap();
+    let numbers = shown(pair.ghosts_state().await).unwrap().numbers;
+    let confirmed = pair.ghost.confirm_verification(alice(), &pair.flow, numbers).await.unwrap();
     pair.homeserver.carry(&pair.ghost, confirmed).await;
     pair.read_all(|event| event).await;
     assert!(pair.ghosts_state().await == Some(VerificationState::Confirmed));
@@ -152,9 +157,31 @@ async fn keys_that_were_swapped_on_their_way_never_look_the_same() {
     pair.ask().await;
     pair.exchange_keys(swapped).await;
     let (hers, his) = (pair.alices_state().await, pair.ghosts_state().await);
-    let same = shown(hers).is_some_and(|hers| Some(hers) == shown(his));
+    let same = shown(hers).unwrap() == shown(his).unwrap();
     println!("safety: swapped_sas_key: {} of 1 looked the same", usize::from(same));
     assert!(!same, "somebody stood between them unseen");
+}
+
+#[tokio::test]
+async fn what_was_not_shown_is_not_confirmed() {
+    let mut pair = Pair::meet().await;
+    pair.ask().await;
+    pair.exchange_keys(|event| event).await;
+    let seen = shown(pair.ghosts_state().await).unwrap().numbers;
+    // Somebody begins anew in Alice's name, under the same flow.
+    let mut begin = pair.homeserver.timeline().into_iter();
+    let begin = begin.rfind(|event| event.event_type == "m.key.verification.start").unwrap();
+    pair.homeserver.say(alice(), room(), &begin.event_type, begin.content);
+    pair.read_all(|event| event).await;
+    let accepted = pair.ghost.go_along(alice(), &pair.flow);
+    pair.homeserver.carry(&pair.ghost, accepted).await;
+    assert!(shown(pair.ghosts_state().await).is_none_or(|now| now.numbers != seen));
+
+    let refused = pair.ghost.confirm_verification(alice(), &pair.flow, seen).await.unwrap();
+    pair.homeserver.carry(&pair.ghost, refused).await;
+    let state = pair.ghosts_state().await;
+    assert!(matches!(state, Some(VerificationState::Cancelled { by_us: true, .. })));
+    assert!(!pair.is_verified_by_ghost().await);
 }
 
 #[tokio::test]

@@ -145,7 +145,7 @@ async fn a_mismatch_on_either_side_ends_it_on_both() -> Result<()> {
     chat.bob_answers("no match").await?;
     assert_eq!(alice.verification_is("Cancelled").await?.as_deref(), Some("m.mismatched_sas"));
     chat.bot_tells_alice("Your contact did not see the same").await?;
-    chat.bridge_tells_bob("it was not the same").await?;
+    chat.bridge_tells_bob("it was not the same on both sides").await?;
     chat.nothing_was_verified().await?;
     chat.end().await
 }

@@ -75,10 +75,11 @@ impl Device {
     /// Throws the machine away after a fault that may have left it ahead of its store.
     pub(super) fn settle<T, E: MachineFault>(&mut self, result: Result<T, E>) -> Result<T, E> {
         if result.as_ref().err().is_some_and(MachineFault::is_machine_fault) {
-            self.machine = None;
-            // The verifications of the machine are gone; whoever knows of any looks.
             self.busy.store(false, Ordering::Relaxed);
-            self.shared.events.verifications_changed(&self.user);
+            if self.machine.take().is_some() {
+                // Its verifications are gone; whoever knows of any looks.
+                self.shared.events.verifications_changed(&self.user);
+            }
         }
         result
     }

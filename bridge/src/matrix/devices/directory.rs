@@ -204,6 +204,11 @@ async fn run(
             biased;
             job = jobs.recv() => job,
             () = slot.retire.notified(), if !closing => {
+                if slot.busy.load(Ordering::Relaxed) {
+                    // It has become so since it was chosen.
+                    slot.retiring.store(false, Ordering::Relaxed);
+                    continue;
+                }
                 closing = true;
                 jobs.close();
                 continue;

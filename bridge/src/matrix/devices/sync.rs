@@ -48,9 +48,10 @@ impl Device {
         let mut outcome = machine.receive_sync(answer).await?;
         self.verifying.heard_of(std::mem::take(&mut outcome.verifying));
         self.ring(outcome);
+        // What has ended is gone with the next sync, whatever becomes of the requests.
+        self.look_at_verifications(machine).await?;
         let exchange = self.exchange(machine).await?;
         self.look_at_verifications(machine).await?;
-        self.remind_of_verifications();
         Ok(exchange)
     }
 
@@ -84,6 +85,7 @@ impl Device {
         if machine.sync_token().await? == since {
             self.take_sync(&machine, answer).await?;
         }
+        self.remind_of_verifications();
         Ok(())
     }
 }
@@ -140,6 +142,7 @@ impl Devices {
             .call(user, interest, |device| {
                 Box::pin(async move {
                     let synced = device.sync().await.map(drop);
+                    device.remind_of_verifications();
                     device.settle(synced)
                 })
             })

@@ -12,14 +12,14 @@ use e2ee::matrix::{
     VerificationState,
 };
 use ruma::{
-    OwnedDeviceId, OwnedRoomId, OwnedUserId, RoomId, TransactionId, UserId,
+    OwnedDeviceId, OwnedRoomId, OwnedTransactionId, OwnedUserId, RoomId, TransactionId, UserId,
     api::client::{message::send_message_event, to_device::send_event_to_device},
     serde::JsonObject,
 };
 use serde_json::{json, value::to_raw_value};
 
 use super::{Devices, device::Device, directory::Interest};
-use crate::matrix::{EncryptError, MatrixError};
+use crate::matrix::{EncryptError, MatrixError, error::MachineFault as _};
 
 /// People who verify one device at a time.
 const MAX_PEOPLE: usize = 16;
@@ -33,8 +33,8 @@ pub enum VerificationStep {
     Begin,
     /// The exchange that the other side has begun is accepted.
     GoAlong,
-    /// What was compared was the same.
-    Confirm,
+    /// What was compared was the same; the three numbers that were shown.
+    Confirm([u16; 3]),
     /// It is ended.
     Cancel(CancelReason),
     /// It has ended, and everybody knows.
@@ -48,8 +48,12 @@ pub(super) struct Verifying {
     users: BTreeSet<OwnedUserId>,
     /// All of them as they were seen last; the ended ones until they are forgotten.
     seen: BTreeMap<(OwnedUserId, String), Verification>,
+    /// Those that have ended and are forgotten here, until the machine has cleared them away too.
+    forgotten: BTreeSet<(OwnedUserId, String)>,
     /// What is to be sent, in order.
     unsent: VecDeque<Request>,
+    /// What the homeserver has refused for good: the machine would offer it again.
+    refused: BTreeSet<OwnedTransactionId>,
 }
 
 impl Verifying {
@@ -93,6 +97,8 @@ impl Device {
                 now.insert((user.clone(), seen.flow.clone()), seen);
             }
         }
+        self.verifying.forgotten.retain(|key| now.contains_key(key));
+        now.retain(|key, _| !self.verifying.forgotten.contains(key));
         for (key, seen) in &self.verifying.seen {
             if has_ended(&seen.state) && !now.contains_key(key) {
                 now.insert(key.clone(), seen.clone());
@@ -128,7 +134,25 @@ impl Device {
         }
         machine.receive_verification_event(&event).await?;
         self.verifying.heard_of(senders);
+        self.look_at_verifications(&machine).await?;
+        self.answer_now(&machine).await?;
         self.look_at_verifications(&machine).await
+    }
+
+    /// Sends what the machine has to say, signatures too. The event or step is taken: what could not
+    /// be sent now is sent when the next sync reminds of it.
+    async fn answer_now(&mut self, machine: &Machine) -> Result<(), MatrixError> {
+        let sent = async {
+            self.send_verification_messages(machine).await?;
+            self.exchange(machine).await
+        };
+        match sent.await {
+            Err(error) if !error.is_machine_fault() => {
+                tracing::info!(error = %error, "matrix.verification.not_sent_yet");
+                Ok(())
+            }
+            sent => sent.map(drop),
+        }
     }
 
     async fn step(
@@ -142,18 +166,33 @@ impl Device {
             VerificationStep::Accept => machine.accept_verification(user, flow),
             VerificationStep::Begin => machine.begin_comparing(user, flow).await?,
             VerificationStep::GoAlong => machine.go_along(user, flow),
-            VerificationStep::Confirm => machine.confirm_verification(user, flow).await?,
+            VerificationStep::Confirm(numbers) => {
+                machine.confirm_verification(user, flow, numbers).await?
+            }
             VerificationStep::Cancel(reason) => machine.cancel_verification(user, flow, reason),
             VerificationStep::Forget => {
-                self.verifying.seen.remove(&(user.to_owned(), flow.to_owned()));
+                machine.drop_verification(user, flow);
+                let key = (user.to_owned(), flow.to_owned());
+                self.verifying.seen.remove(&key);
+                self.verifying.forgotten.insert(key);
                 Vec::new()
             }
         };
         self.verifying.unsent.extend(requests);
         // What has ended by this is gone with the sync before the sending.
         self.look_at_verifications(&machine).await?;
-        self.send_verification_messages(&machine).await?;
+        self.answer_now(&machine).await?;
         self.look_at_verifications(&machine).await
+    }
+
+    /// All verifications, after everything that they have to say is sent, signatures too.
+    async fn tell_verifications(&mut self) -> Result<Vec<Verification>, MatrixError> {
+        let machine = self.ready().await?;
+        self.send_verification_messages(&machine).await?;
+        if self.verifying.has_any() {
+            self.exchange(&machine).await?;
+        }
+        Ok(self.verifying.seen.values().cloned().collect())
     }
 
     async fn ask_for_verification(
@@ -179,7 +218,10 @@ impl Device {
     /// Sends what verifications have to say, in order. What could not be sent is sent next time.
     async fn send_verification_messages(&mut self, machine: &Machine) -> Result<(), MatrixError> {
         let new = machine.verification_messages().await?;
-        let is_queued = |new: &Request| self.verifying.unsent.iter().any(|it| it.id == new.id);
+        let is_queued = |new: &Request| {
+            self.verifying.refused.contains(&new.id)
+                || self.verifying.unsent.iter().any(|it| it.id == new.id)
+        };
         let new: Vec<Request> = new.into_iter().filter(|new| !is_queued(new)).collect();
         self.verifying.unsent.extend(new);
         while let Some(Request { id, body }) = self.verifying.unsent.front().cloned() {
@@ -198,12 +240,13 @@ impl Device {
                         Err(error) => Some(error),
                     }
                 }
-                body => self.send_all(machine, vec![Request { id, body }]).await.err(),
+                body => self.send_all(machine, vec![Request { id: id.clone(), body }]).await.err(),
             };
             match refused {
                 Some(error) if !is_refused_for_good(&error) => return Err(error),
                 Some(error) => {
                     tracing::info!(error = %error, "matrix.verification.message_refused");
+                    self.verifying.refused.insert(id);
                 }
                 None => {}
             }
@@ -225,19 +268,21 @@ impl Device {
     ) -> Result<send_message_event::v3::Response, MatrixError> {
         let plain = json!(content);
         let content = content.into_iter().collect();
-        let (event_type, content) =
-            match self.try_encrypt(room, &readers, event_type, content).await {
-                Ok(encrypted) => {
-                    let content = serde_json::value::RawValue::from_string(encrypted.into_json());
-                    ("m.room.encrypted", content.unwrap_or_default())
-                }
-                Err(
-                    EncryptError::IdentityChanged
-                    | EncryptError::NoSignedDevice
-                    | EncryptError::Device(MatrixError::NotEncrypted),
-                ) => (event_type, to_raw_value(&plain).unwrap_or_default()),
-                Err(EncryptError::Device(error)) => return Err(error),
-            };
+        let (event_type, content) = match self
+            .try_encrypt(room, &readers, event_type, content)
+            .await
+        {
+            Ok(encrypted) => {
+                let content = serde_json::value::RawValue::from_string(encrypted.into_json());
+                ("m.room.encrypted", content.unwrap_or_default())
+            }
+            Err(
+                EncryptError::IdentityChanged
+                | EncryptError::NoSignedDevice
+                | EncryptError::Device(MatrixError::NotEncrypted | MatrixError::NobodyReachable),
+            ) => (event_type, to_raw_value(&plain).unwrap_or_default()),
+            Err(EncryptError::Device(error)) => return Err(error),
+        };
         let event_id = self
             .shared
             .client
@@ -262,13 +307,8 @@ impl Devices {
         self.directory
             .call(ghost, Interest::Wanted, |device| {
                 Box::pin(async move {
-                    let sent = async {
-                        let machine = device.ready().await?;
-                        device.send_verification_messages(&machine).await
-                    };
-                    let sent = sent.await;
-                    device.settle(sent)?;
-                    Ok(device.verifying.seen.values().cloned().collect())
+                    let seen = device.tell_verifications().await;
+                    device.settle(seen)
                 })
             })
             .await?
@@ -332,31 +372,6 @@ impl Devices {
                 Box::pin(async move {
                     let asked = device.ask_for_verification(&user, &room).await;
                     device.settle(asked)
-                })
-            })
-            .await?
-    }
-
-    /// The public master key of a person, if a ghost has verified it.
-    ///
-    /// # Errors
-    /// See [`MatrixError`].
-    pub async fn verified_key(
-        &self,
-        ghost: &UserId,
-        user: &UserId,
-    ) -> Result<Option<String>, MatrixError> {
-        let user = user.to_owned();
-        self.directory
-            .call(ghost, Interest::Wanted, move |device| {
-                Box::pin(async move {
-                    let known = async {
-                        let machine = device.ready().await?;
-                        Ok::<_, MatrixError>(machine.recipient(&user).await?.identity)
-                    };
-                    let known = known.await;
-                    let identity = device.settle(known)?;
-                    Ok(identity.filter(|it| it.is_verified).map(|it| it.master_key))
                 })
             })
             .await?

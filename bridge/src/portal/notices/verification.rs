@@ -26,9 +26,9 @@ pub(in crate::portal) const VERIFIED: &str = "Verified: your contact has seen th
 
 /// For both: the machine lost it.
 pub(in crate::portal) const INTERRUPTED: (&str, &str) = (
-    "The comparison was interrupted by a restart of the bridge. Nothing was verified; please start \
-     it again.",
-    "was interrupted by a restart of the bridge. Nothing was verified.",
+    "The comparison was interrupted by a restart of the bridge. Unless your client shows your contact \
+     as verified, please start it again.",
+    "was interrupted by a restart of the bridge.",
 );
 
 /// For the contact: it is about to begin.
@@ -97,7 +97,7 @@ pub(in crate::portal) fn cancelled(
         ("m.mismatched_sas", true) => (
             "⚠️ Your contact did not see the same. Somebody may stand between you and this bridge, or \
              it was a slip: compare once more before you trust this chat.",
-            "has ended: it was not the same. Nothing was verified.",
+            "has ended: it was not the same on both sides. Nothing was verified.",
         ),
         ("m.mismatched_sas", false) => (
             "⚠️ You said that it was not the same. Somebody may stand between you and this bridge, or \

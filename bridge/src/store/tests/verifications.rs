@@ -26,6 +26,7 @@ async fn a_verification_goes_on_step_by_step_and_is_forgotten(location: TestData
         flow_room: Some(owned_room_id!("!portal:example.org")),
         device_id: None,
         stage: VerificationStage::AskedByUser,
+        shown: None,
     };
     let second = StoredVerification {
         flow: "transaction".to_owned(),
@@ -36,8 +37,10 @@ async fn a_verification_goes_on_step_by_step_and_is_forgotten(location: TestData
     for row in [&first, &second] {
         tx.verifications().insert(row).await.unwrap();
     }
-    tx.verifications().set_stage(&first, VerificationStage::Shown).await.unwrap();
-    let shown = StoredVerification { stage: VerificationStage::Shown, ..first.clone() };
+    let numbers = [1234, 5678, 9000];
+    tx.verifications().set_shown(&first, numbers).await.unwrap();
+    let stage = VerificationStage::Shown;
+    let shown = StoredVerification { stage, shown: Some(numbers), ..first.clone() };
     assert!(tx.verifications().load_by_contact(&bob).await.unwrap() == [shown, second.clone()]);
     let ghosts = tx.verifications().load_ghosts().await.unwrap();
     assert_eq!(ghosts.as_slice(), std::slice::from_ref(&first.ghost));
