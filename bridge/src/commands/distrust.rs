@@ -3,7 +3,10 @@
 use async_trait::async_trait;
 
 use super::{Call, Command, usage_of, words};
-use crate::portal::{Naming, find_named};
+use crate::{
+    network::DeviceTrust,
+    portal::{Naming, find_named},
+};
 
 pub(super) struct Distrust;
 
@@ -41,9 +44,20 @@ impl Command for Distrust {
             Ok(device) => device,
             Err(unknown) => return format!("Nothing has changed: {unknown}."),
         };
+        if device.trust == DeviceTrust::Changed {
+            return "Nothing has changed: this identity gets nothing, and nothing of it is delivered, \
+                as long as you do not approve it. Your messages wait until the device presents the \
+                old one again."
+                .to_owned();
+        }
         let by = call.decider();
         match call.hub.distrust_device(portal, &device.fingerprint, &by).await {
-            Ok(0) => format!("Device {} was distrusted before.", device.id),
+            Ok(0) => {
+                let fingerprints = [device.fingerprint.clone()];
+                let known = DeviceTrust::Distrusted;
+                let before = format!("Device {} was distrusted before.", device.id);
+                words::nothing_decided(call, portal, &fingerprints, known, before).await
+            }
             Ok(_) => format!(
                 "Device {} is distrusted: it gets nothing, and nothing of it is delivered. The \
                  room's keys are new from the next message on.",

@@ -89,6 +89,10 @@ impl<'a> Call<'a> {
         let Some(portal) = self.portal else {
             return Err("Say this in the chat it is meant for.".to_owned());
         };
+        if self.identity.is_none() {
+            // Whoever carries it could have written it.
+            return Err("I take this only encrypted: say it in an encrypted chat.".to_owned());
+        }
         if self.is_of_changed_identity() {
             return Err("Approve your own identity first: write “!xmpp approve me”.".to_owned());
         }

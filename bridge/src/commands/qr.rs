@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::{Call, Command, usage_of, words};
-use crate::network::VerifyUriError;
+use crate::network::{DeviceTrust, VerifyUriError};
 
 pub(super) struct Qr;
 
@@ -59,7 +59,11 @@ async fn check(call: &Call<'_>, uri: &str) -> String {
         Err(error) => return refusal(error),
     };
     match call.hub.verify_devices(portal, &fingerprints, &call.decider()).await {
-        Ok(0) => "The keys match. All these devices were verified before.".to_owned(),
+        Ok(0) => {
+            let before = "The keys match. All these devices were verified before.".to_owned();
+            let known = DeviceTrust::Verified;
+            words::nothing_decided(call, portal, &fingerprints, known, before).await
+        }
         Ok(verified) => format!(
             "The keys match. Newly verified devices: {verified}. What waited because of them is \
              on its way."

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::{Call, Command, usage_of, words};
 use crate::{
-    network::RemoteDevice,
+    network::{DeviceTrust, RemoteDevice},
     portal::{DecideError, Naming, find_named},
     store::Portal,
 };
@@ -42,7 +42,19 @@ impl Command for Trust {
             Err(error) => return words::failed(&error),
         };
         match find_named(&devices, &arguments.concat(), Naming::Whole) {
-            Ok(device) => answer(device, verify(call, portal, device).await),
+            Ok(device) => match verify(call, portal, device).await {
+                Ok(0) => {
+                    let fingerprints = [device.fingerprint.clone()];
+                    let known = DeviceTrust::Verified;
+                    let before = format!("Device {} was verified before.", device.id);
+                    words::nothing_decided(call, portal, &fingerprints, known, before).await
+                }
+                Ok(_) => format!(
+                    "Device {} is verified. What waited because of it is on its way.",
+                    device.id
+                ),
+                Err(error) => words::failed(&error),
+            },
             Err(unknown) => format!("Nothing has changed: {unknown}."),
         }
     }
@@ -55,14 +67,4 @@ async fn verify(
 ) -> Result<usize, DecideError> {
     let fingerprints = [device.fingerprint.clone()];
     call.hub.verify_devices(portal, &fingerprints, &call.decider()).await
-}
-
-fn answer(device: &RemoteDevice, verified: Result<usize, DecideError>) -> String {
-    match verified {
-        Ok(0) => format!("Device {} was verified before.", device.id),
-        Ok(_) => {
-            format!("Device {} is verified. What waited because of it is on its way.", device.id)
-        }
-        Err(error) => words::failed(&error),
-    }
 }

@@ -2,7 +2,11 @@
 
 use chrono::{DateTime, SecondsFormat};
 
-use crate::network::{DeviceTrust, Held, RemoteDevice};
+use super::Call;
+use crate::{
+    network::{DeviceTrust, Held, RemoteDevice},
+    store::Portal,
+};
 
 /// What a device is, in a word.
 pub(super) fn trust(trust: DeviceTrust) -> &'static str {
@@ -34,6 +38,30 @@ pub(super) fn held(held: Held) -> String {
     let messages = if held.messages == 1 { "message" } else { "messages" };
     let since = held.since_ms.map(|ms| format!(", since {}", time(ms))).unwrap_or_default();
     format!("{} {messages}{since}", held.messages)
+}
+
+/// The answer to a decision that changed nothing: because all of it is so already, or because the
+/// contact's server presents something else than a moment ago.
+pub(super) async fn nothing_decided(
+    call: &Call<'_>,
+    portal: &Portal,
+    fingerprints: &[String],
+    known: DeviceTrust,
+    before: String,
+) -> String {
+    let devices = match call.hub.devices_of_contact(portal).await {
+        Ok(devices) => devices,
+        Err(error) => return failed(&error),
+    };
+    let is_so = |fingerprint: &String| {
+        devices.iter().any(|it| it.fingerprint == *fingerprint && it.trust == known)
+    };
+    if fingerprints.iter().all(is_so) {
+        return before;
+    }
+    "⚠️ Nothing has changed: your contact's server now presents another key than a moment ago. Look at \
+     “devices” again before you go on."
+        .to_owned()
 }
 
 /// The answer to something that went wrong here.

@@ -176,6 +176,11 @@ pub enum RemoteEventKind {
         /// Why, for the receiver.
         reason: String,
     },
+    /// A device has given up an identity that nobody has approved: what was said of it has ended.
+    GivenUp {
+        /// The identity's fingerprint.
+        fingerprint: String,
+    },
     /// What the contact sends, or what was to be sent to them, waits for a decision.
     Held(Hold),
     /// A device that the person has distrusted has sent something. It is not delivered.

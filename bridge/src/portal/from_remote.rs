@@ -337,6 +337,15 @@ impl Hub {
                 self.say(portal, Wording::Private, &words).await
             }
             RemoteEventKind::Held(hold) => self.tell_held(portal, hold).await,
+            RemoteEventKind::GivenUp { fingerprint } => {
+                let scope = portal.room_id.as_str();
+                let mut tx = self.parts.db.begin().await?;
+                for kind in [CONTACT_CHANGED, NEW_DEVICES] {
+                    let notice = Notice { scope, subject: fingerprint, kind };
+                    tx.notices().forget_about(notice).await?;
+                }
+                Ok(tx.commit().await?)
+            }
             RemoteEventKind::Refused { fingerprint } => {
                 self.tell_refused(portal, fingerprint).await
             }

@@ -177,13 +177,21 @@ impl XmppInbox<'_> {
     ///
     /// # Errors
     /// When the database failed or a row cannot be opened.
-    pub async fn load_held(&mut self, chat: &ChatKey) -> Result<Vec<PendingStanza>, StoreError> {
+    pub async fn load_held(
+        &mut self,
+        chat: &ChatKey,
+        after: Option<StanzaId>,
+        limit: u32,
+    ) -> Result<Vec<PendingStanza>, StoreError> {
         let rows: Vec<(i64, i64, Vec<u8>)> = sqlx::query_as(
             "SELECT id, received_ms, stanza FROM xmpp_inbox \
-             WHERE local_user = $1 AND contact = $2 AND state = 'held' ORDER BY id",
+             WHERE local_user = $1 AND contact = $2 AND state = 'held' AND id > $3 \
+             ORDER BY id LIMIT $4",
         )
         .bind(local_user(&chat.local))
         .bind(chat.contact.as_str())
+        .bind(after.map_or(0, |after| after.0))
+        .bind(i64::from(limit))
         .fetch_all(&mut *self.conn)
         .await?;
         rows.into_iter().map(|row| self.open(row)).collect()

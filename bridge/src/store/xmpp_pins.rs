@@ -198,6 +198,19 @@ impl XmppOmemo<'_> {
         Ok(self.load_pins(chat).await?.into_iter().find(|pin| pin.device == device))
     }
 
+    /// A device of the contact that is distrusted under this identity. It is so under every number.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn find_distrusted(
+        &mut self,
+        chat: &ChatKey,
+        identity: IdentityKey,
+    ) -> Result<Option<DevicePin>, StoreError> {
+        let is_it = |pin: &DevicePin| pin.trust == PinTrust::Distrusted && pin.identity == identity;
+        Ok(self.load_pins(chat).await?.into_iter().find(is_it))
+    }
+
     /// Whether a device of the contact was ever verified in this chat: then a new one waits.
     ///
     /// # Errors
@@ -226,8 +239,13 @@ impl XmppOmemo<'_> {
         identity: IdentityKey,
         now_ms: i64,
     ) -> Result<Option<PinTrust>, StoreError> {
-        let waits = self.new_devices_wait(chat).await?;
-        let trust = if waits { PinTrust::Waiting } else { PinTrust::Pinned };
+        let trust = if self.find_distrusted(chat, identity).await?.is_some() {
+            PinTrust::Distrusted
+        } else if self.new_devices_wait(chat).await? {
+            PinTrust::Waiting
+        } else {
+            PinTrust::Pinned
+        };
         let result = sqlx::query(
             "INSERT INTO xmpp_pins (local_user, contact, device_id, identity, trust, since_ms) \
              VALUES ($1, $2, $3, $4, $5, $6) \
@@ -297,6 +315,13 @@ impl XmppOmemo<'_> {
     ) -> Result<bool, StoreError> {
         let Some(pin) = self.find_pin(chat, device).await? else { return Ok(false) };
         let is_change = pin.change.is_some_and(|change| change.identity == identity);
+        match decision {
+            // An approval is of all that was shown: what was distrusted comes back by its name only.
+            DeviceDecision::Approve if pin.trust == PinTrust::Distrusted => return Ok(false),
+            // What only the contact's server presents takes the trusted identity from nobody.
+            DeviceDecision::Distrust if is_change && pin.is_trusted() => return Ok(false),
+            _ => {}
+        }
         let (trust, event) = match decision {
             DeviceDecision::Approve => (PinTrust::Pinned, KeyEvent::Approved),
             DeviceDecision::Verify => (PinTrust::Verified, KeyEvent::Verified),

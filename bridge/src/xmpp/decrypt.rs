@@ -15,7 +15,7 @@ use super::{
     core::{AccountError, Core},
     encrypt::load_sessions,
     outbox,
-    trust::{Verdict, hold_for, judge},
+    trust::{MAX_HEARD_DEVICES, Verdict, hold_for, judge, present},
     xml,
 };
 use crate::{
@@ -26,9 +26,6 @@ use crate::{
 
 /// A broken session with a device is replaced at most this often.
 const HEAL_EVERY_MS: i64 = 60 * 60 * 1000;
-
-/// Devices of one contact that are ever heard. Each costs room, and a device list holds no more.
-const MAX_HEARD_DEVICES: usize = 2 * e2ee::omemo::limits::MAX_DEVICES;
 
 /// What is to be done once the commit has happened.
 #[derive(Default)]
@@ -158,7 +155,12 @@ impl Core {
         let ciphertext = Ciphertext { element, own };
         let verdict = judge(tx, chat, pin, &decrypted).await?;
         match (verdict, decrypted) {
-            (Verdict::Refused(pin), _) => {
+            (Verdict::Refused(pin), decrypted) => {
+                if let Err(DecryptError::IdentityChanged { presented }) = decrypted {
+                    // Only so can a person name it who trusts the device again.
+                    let now_ms = self.now_ms();
+                    let _ = present(tx, chat, sender, presented, now_ms).await?;
+                }
                 self.refuse_device(tx, chat, pending, message, &pin).await
             }
             (Verdict::Waits(presented), _) => self.hold(tx, chat, pending, sender, presented).await,
@@ -184,7 +186,7 @@ impl Core {
     ) -> Result<Afterwards, AccountError> {
         tx.xmpp_inbox().hold(pending.id).await?;
         let now_ms = self.now_ms();
-        let is_news = match tx.xmpp_omemo().present(chat, device, presented, now_ms).await? {
+        let is_news = match present(tx, chat, device, presented, now_ms).await? {
             Presented::Known | Presented::Returned => false,
             Presented::News => true,
             Presented::Unpinned => {
@@ -192,7 +194,8 @@ impl Core {
             }
         };
         if !is_news {
-            return Ok(Afterwards::default());
+            // An identity may have been given up by it.
+            return Ok(Afterwards { event: true, ..Afterwards::default() });
         }
         let pins = tx.xmpp_omemo().load_pins(chat).await?;
         insert(tx, chat, None, RemoteEventKind::Held(hold_for(&pins, device))).await

@@ -20,6 +20,12 @@ use crate::{
     store::{DevicePin, PinTrust, Presented, StoreError, Transaction},
 };
 
+/// Devices of one contact that are ever pinned. Each costs room, and a device list holds no more.
+pub(super) const MAX_HEARD_DEVICES: usize = 2 * e2ee::omemo::limits::MAX_DEVICES;
+
+/// Held stanzas looked at at a time: each may be as large as a stanza can be.
+const HELD_BATCH: u32 = 20;
+
 /// What the trust in a device means for what it has sent.
 pub(super) enum Verdict {
     /// It may be delivered, if it could be decrypted.
@@ -59,8 +65,12 @@ impl Core {
         &self,
         chat: &ChatKey,
     ) -> Result<Vec<PresentedDevice>, DevicesError> {
-        let devices = self.ensure_devices(chat).await?;
         let pins = self.db.read().await?.xmpp_omemo().load_pins(chat).await?;
+        let devices = match self.ensure_devices(chat).await {
+            // Whom people know they can decide about, whatever the contact's server does.
+            Err(DevicesError::NoAnswer) if !pins.is_empty() => Devices::default(),
+            devices => devices?,
+        };
         let mut ids: BTreeSet<DeviceId> = devices.all();
         ids.extend(pins.iter().map(|pin| pin.device));
         let mut presented = Vec::new();
@@ -142,11 +152,17 @@ impl Core {
         identity: IdentityKey,
     ) -> Result<bool, StoreError> {
         let now_ms = self.now_ms();
-        match tx.xmpp_omemo().present(chat, device, identity, now_ms).await? {
-            Presented::Known | Presented::News => Ok(false),
-            Presented::Returned => end_held(tx, chat, device).await,
+        match present(tx, chat, device, identity, now_ms).await? {
+            Presented::Known => Ok(false),
+            // That the other one is given up is to be told.
+            Presented::News => Ok(true),
+            Presented::Returned => {
+                end_held(tx, chat, device).await?;
+                Ok(true)
+            }
             Presented::Unpinned => {
-                if !tx.xmpp_omemo().new_devices_wait(chat).await? {
+                let is_room = tx.xmpp_omemo().load_pins(chat).await?.len() < MAX_HEARD_DEVICES;
+                if !is_room || !tx.xmpp_omemo().new_devices_wait(chat).await? {
                     return Ok(false);
                 }
                 tx.xmpp_omemo().pin(chat, device, identity, now_ms).await?;
@@ -166,20 +182,18 @@ impl Core {
         decided_by: &Decider,
     ) -> Result<usize, DevicesError> {
         let is_named = |identity: &IdentityKey| fingerprints.contains(&identity.fingerprint());
-        let pins = self.db.read().await?.xmpp_omemo().load_pins(chat).await?;
-        let is_pinned =
-            pins.iter().any(|pin| is_named(&pin.presented()) || is_named(&pin.identity));
         let unpinned = match decision {
             // What waits has a pin.
             DeviceDecision::Approve => Vec::new(),
-            DeviceDecision::Verify | DeviceDecision::Distrust if is_pinned => Vec::new(),
+            // One key may stand under more than one number.
             DeviceDecision::Verify | DeviceDecision::Distrust => {
                 self.presented_devices(chat).await?
             }
         };
         let now_ms = self.now_ms();
         let mut tx = self.db.begin().await?;
-        for presented in unpinned.iter().filter(|presented| is_named(&presented.identity)) {
+        let unpinned = unpinned.iter().filter(|presented| presented.pin.is_none());
+        for presented in unpinned.filter(|presented| is_named(&presented.identity)) {
             tx.xmpp_omemo().pin(chat, presented.device, presented.identity, now_ms).await?;
         }
         let mut decided = 0;
@@ -201,6 +215,25 @@ impl Core {
     }
 }
 
+/// Compares what a device presents with its pin; what it has given up by that is told.
+pub(super) async fn present(
+    tx: &mut Transaction,
+    chat: &ChatKey,
+    device: DeviceId,
+    identity: IdentityKey,
+    now_ms: i64,
+) -> Result<Presented, StoreError> {
+    let before = tx.xmpp_omemo().find_pin(chat, device).await?;
+    let presented = tx.xmpp_omemo().present(chat, device, identity, now_ms).await?;
+    let was_open = before.filter(|pin| pin.change.is_some() || pin.trust == PinTrust::Waiting);
+    if let (Presented::News | Presented::Returned, Some(pin)) = (presented, was_open) {
+        let kind = RemoteEventKind::GivenUp { fingerprint: pin.presented().fingerprint() };
+        let event = RemoteEvent { chat: chat.clone(), sent_at_ms: None, kind };
+        tx.remote_inbox().insert(&event).await?;
+    }
+    Ok(presented)
+}
+
 /// What the trust in the sending device means for what it sent.
 pub(super) async fn judge(
     tx: &mut Transaction,
@@ -208,8 +241,16 @@ pub(super) async fn judge(
     pin: Option<DevicePin>,
     decrypted: &Result<Decrypted, DecryptError>,
 ) -> Result<Verdict, StoreError> {
+    if let Some(pin) = pin.filter(|pin| pin.trust == PinTrust::Distrusted) {
+        return Ok(Verdict::Refused(pin));
+    }
     if let Err(DecryptError::IdentityChanged { presented }) = decrypted {
         return Ok(Verdict::Waits(*presented));
+    }
+    if let (None, Ok(decrypted)) = (pin, decrypted)
+        && let Some(same) = tx.xmpp_omemo().find_distrusted(chat, decrypted.identity).await?
+    {
+        return Ok(Verdict::Refused(same));
     }
     let waits = match pin.map(|pin| (pin, pin.trust)) {
         Some((pin, PinTrust::Distrusted)) => return Ok(Verdict::Refused(pin)),
@@ -233,6 +274,7 @@ pub(super) fn hold_for(pins: &[DevicePin], device: DeviceId) -> Hold {
         _ => Hold::IdentityChanged {
             fingerprints: pins
                 .iter()
+                .filter(|pin| pin.is_trusted())
                 .filter_map(|pin| pin.change.map(|change| change.identity.fingerprint()))
                 .collect(),
         },
@@ -284,20 +326,26 @@ async fn end_held(
     chat: &ChatKey,
     device: DeviceId,
 ) -> Result<bool, StoreError> {
-    let mut ended = false;
-    for held in tx.xmpp_inbox().load_held(chat).await? {
-        if sending_device(&held.stanza) != Some(device) {
-            continue;
+    let (mut ended, mut after) = (0_u64, None);
+    loop {
+        let held = tx.xmpp_inbox().load_held(chat, after, HELD_BATCH).await?;
+        let Some(last) = held.last() else { break };
+        after = Some(last.id);
+        for held in held.iter().filter(|held| sending_device(&held.stanza) == Some(device)) {
+            tx.xmpp_inbox().mark_done(held.id).await?;
+            ended = ended.saturating_add(1);
         }
-        tx.xmpp_inbox().mark_done(held.id).await?;
-        let reason = "it came under another encryption identity, which the contact's device has \
-            given up again. Ask your contact whether they know of it";
-        let kind = RemoteEventKind::Undecryptable { reason: reason.to_owned() };
-        let event = RemoteEvent { chat: chat.clone(), sent_at_ms: None, kind };
-        tx.remote_inbox().insert(&event).await?;
-        ended = true;
     }
-    Ok(ended)
+    if ended == 0 {
+        return Ok(false);
+    }
+    let reason = format!(
+        "it came under another encryption identity, which the contact's device has given up again. \
+         Ask your contact whether they know of it. Messages that have ended so: {ended}"
+    );
+    let kind = RemoteEventKind::Undecryptable { reason };
+    tx.remote_inbox().insert(&RemoteEvent { chat: chat.clone(), sent_at_ms: None, kind }).await?;
+    Ok(true)
 }
 
 /// The device that a stanza claims to come from.

@@ -103,7 +103,7 @@ async fn held_stanzas_wait_for_their_release(location: TestDatabase) {
     inbox.hold(first).await.unwrap();
     assert_matches!(inbox.hold(first).await, Err(StoreError::NoSuchRow { .. }));
     assert_eq!(inbox.find_next(&bob()).await.unwrap().unwrap().stanza.as_slice(), b"2");
-    assert_eq!(inbox.load_held(&bob()).await.unwrap()[0].stanza.as_slice(), b"1");
+    assert_eq!(inbox.load_held(&bob(), None, 10).await.unwrap()[0].stanza.as_slice(), b"1");
     let held = inbox.count_held(&bob()).await.unwrap();
     assert_eq!(held, Held { messages: 1, since_ms: Some(0) });
     assert_eq!(inbox.release(&chat("carol@example.net")).await.unwrap(), 0);

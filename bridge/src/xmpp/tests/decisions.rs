@@ -11,6 +11,7 @@ use crate::network::{
     DeviceDecision, DeviceTrust, Hold, IdentityTrust, LegSecurity, NetworkClient as _,
     PlaintextPolicy, RemoteEventKind, SendError, Undecided, VerifyUriError,
 };
+use crate::store::PinTrust;
 
 const VERIFIED: LegSecurity = LegSecurity::Encrypted { identity: IdentityTrust::Verified };
 const PINNED: LegSecurity = LegSecurity::Encrypted { identity: IdentityTrust::Pinned };
@@ -110,9 +111,11 @@ async fn a_new_device_that_is_heard_first_waits_too() {
     let to_laptop = |stanza: &Element| laptop(&world).is_addressed_by(stanza);
     assert_eq!(world.count_buffered(to_laptop), 0, "not even an empty message");
     // Whoever presents another key in its place waits as well, under that key.
+    let given_up = RemoteEventKind::GivenUp { fingerprint: laptop(&world).fingerprint() };
     world.bob.laptop.as_mut().unwrap().reinstall_under_the_same_number(6);
     let stanza = world.laptop_says("l2", "and again", Namespace::V2).await;
     world.deliver(&stanza).await;
+    assert!(next_event(&mut world).await == given_up);
     assert!(next_event(&mut world).await == RemoteEventKind::Held(new_devices(&world)));
     let fingerprint = laptop(&world).fingerprint();
     assert_eq!(world.decide(&[fingerprint], DeviceDecision::Verify).await, Ok(1));
@@ -185,11 +188,13 @@ async fn what_came_under_an_identity_that_is_given_up_again_is_ended_with_a_word
     let held = world.alice_says("m2", "two", PlaintextPolicy::Refuse).await;
     assert!(matches!(held, Err(SendError::Held(Hold::IdentityChanged { .. }))));
 
+    let given_up = RemoteEventKind::GivenUp { fingerprint: world.bob.fingerprint() };
     world.bob.account = own;
     let push = world.bob.push(Namespace::V2, &world.bob.devices());
     world.deliver(&World::message("bob@example.org", "p1", vec![push])).await;
     world.settle().await;
     world.alice_says("m2", "two", PlaintextPolicy::Refuse).await.unwrap();
+    assert!(next_event(&mut world).await == given_up, "what was shown of it counts no more");
     assert!(matches!(next_event(&mut world).await, RemoteEventKind::Undecryptable { .. }));
     let undecided = world.client.undecided(&chat()).await.unwrap();
     assert_eq!((undecided.held.messages, undecided.devices.len()), (0, 0));
@@ -251,4 +256,66 @@ async fn a_uri_matches_when_the_devices_present_all_that_it_names() {
     for newly in [2, 0] {
         assert_eq!(world.decide(&fingerprints, DeviceDecision::Verify).await, Ok(newly));
     }
+}
+
+#[tokio::test]
+async fn what_only_the_server_presents_takes_the_identity_from_nobody() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    next_sent(&mut world, "m1").await;
+    let own = world.bob.account.clone();
+    world.bob.reinstall_under_the_same_number(7);
+    let strange = world.bob_says("b1", "it is me", Namespace::V2).await;
+    world.deliver(&strange).await;
+    assert!(matches!(next_event(&mut world).await, RemoteEventKind::Held(_)));
+    let presented = world.bob.fingerprint();
+    assert_eq!(world.decide(&[presented], DeviceDecision::Distrust).await, Ok(0));
+
+    let pins = world.db.read().await.unwrap().xmpp_omemo().load_pins(&chat()).await.unwrap();
+    let [pin] = pins.as_slice() else { panic!("one device") };
+    assert_eq!((pin.identity, pin.trust), (own.identity_key(), PinTrust::Pinned));
+
+    world.bob.account = own;
+    let push = world.bob.push(Namespace::V2, &world.bob.devices());
+    world.deliver(&World::message("bob@example.org", "p1", vec![push])).await;
+    world.settle().await;
+    let sent = world.alice_says("m2", "to the real one", PlaintextPolicy::Refuse).await.unwrap();
+    assert_eq!(sent.security, PINNED);
+}
+
+#[tokio::test]
+async fn a_key_is_distrusted_and_verified_under_every_number() {
+    for (decision, expected) in [
+        (DeviceDecision::Verify, DeviceTrust::Verified),
+        (DeviceDecision::Distrust, DeviceTrust::Distrusted),
+    ] {
+        let mut world = World::new(Contact::new(1)).await;
+        world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+        world.bob_gets_a_laptop(5).await;
+        let both = [world.bob.fingerprint(), laptop(&world).fingerprint()];
+        assert_eq!(world.decide(&both, decision).await, Ok(2), "one was pinned, the other not");
+        let devices = world.client.devices(&chat()).await.unwrap();
+        assert!(devices.iter().all(|device| device.trust == expected));
+        assert_eq!(devices.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn an_approval_brings_no_distrusted_device_back() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.bob_gets_a_laptop(5).await;
+    world.alice_says("m1", "to both", PlaintextPolicy::Refuse).await.unwrap();
+    let fingerprint = laptop(&world).fingerprint();
+    assert_eq!(world.decide(&[fingerprint], DeviceDecision::Distrust).await, Ok(1));
+    world.bob.laptop.as_mut().unwrap().reinstall_under_the_same_number(6);
+    let stanza = world.laptop_says("l1", "somebody new", Namespace::V2).await;
+    world.deliver(&stanza).await;
+    assert!(matches!(next_event(&mut world).await, RemoteEventKind::Refused { .. }));
+    let presented = laptop(&world).fingerprint();
+    let approved = world.decide(std::slice::from_ref(&presented), DeviceDecision::Approve).await;
+    assert_eq!(approved, Ok(0));
+    world.alice_says("m2", "to the phone", PlaintextPolicy::Refuse).await.unwrap();
+    let message = next_sent(&mut world, "m2").await;
+    assert!(!laptop(&world).is_addressed_by(&message));
+    assert_eq!(world.decide(&[presented], DeviceDecision::Verify).await, Ok(1));
 }

@@ -92,6 +92,10 @@ async fn only_an_identity_that_was_shown_is_approved() {
         fingerprints.push(world.bob.account.identity_key().fingerprint());
         let stanza = world.bob_says(id, "me again", Namespace::V2).await;
         world.deliver(&stanza).await;
+        if let [given_up, _] = fingerprints.as_slice() {
+            let fingerprint = given_up.clone();
+            assert!(world.next_event().await == RemoteEventKind::GivenUp { fingerprint });
+        }
         let held =
             Hold::IdentityChanged { fingerprints: vec![fingerprints.last().unwrap().clone()] };
         assert!(world.next_event().await == RemoteEventKind::Held(held), "each one is told");
