@@ -17,6 +17,7 @@ use crate::{
     namespace::Namespace,
     network::{Network, NetworkClient},
     portal::{Doorbells, Hub, Parts, StepError},
+    recovery::{RecoveryError, recover},
     store::{ConnectError, Database, StoreError, StoreKey, StoreKeyError},
     xmpp::{Xmpp, XmppClient, XmppConfig},
 };
@@ -55,7 +56,18 @@ struct App {
 /// When a part cannot start or fails for good.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
     let key = StoreKey::load(&config.database.key_file)?;
-    let db = Database::connect(config.database.url.as_str(), &key).await?;
+    let database = &config.database;
+    let db = Database::connect(database.url.as_str(), &key, &database.witness_file).await?;
+    if let Some(recovered) = recover(&db, &SystemClock, &mut OsRng).await? {
+        tracing::error!(
+            matrix_devices = recovered.matrix_devices,
+            omemo_devices = recovered.omemo_devices,
+            omemo_sessions = recovered.omemo_sessions,
+            "app.rolled_back: the database is older than its witness, as after the restore of a \
+             backup: devices and sessions are replaced, so that no key is used twice; what people \
+             have decided about keys since must be decided again"
+        );
+    }
     let listener = TcpListener::bind(config.appservice.listen).await.map_err(AppError::Listen)?;
     let app = App::build(&config, db, stop.clone())?;
     let router = appservice::router(AppserviceState {
@@ -273,6 +285,9 @@ pub enum AppError {
     /// A repository failed at the start.
     #[error("the database failed")]
     Store(#[from] StoreError),
+    /// The database is an older copy, and was not put right.
+    #[error("the database is an older copy and cannot be put right")]
+    Recovery(#[from] RecoveryError),
     /// The address to listen on is taken or not ours.
     #[error("cannot listen on appservice.listen")]
     Listen(#[source] io::Error),

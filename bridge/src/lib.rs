@@ -12,6 +12,7 @@ pub mod namespace;
 pub mod network;
 pub mod portal;
 pub mod queue;
+pub mod recovery;
 pub mod store;
 pub mod xmpp;
 

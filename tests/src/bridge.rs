@@ -164,6 +164,29 @@ impl Bridge {
         process::run(command).await
     }
 
+    /// Copies the database (`gephyra backup`), whether or not the bridge runs.
+    ///
+    /// # Errors
+    /// With the program's own words.
+    pub async fn back_up(&self, to: &Path) -> Result<String> {
+        self.copy_database("backup", "--to", to).await
+    }
+
+    /// Puts a backup in place of the database (`gephyra restore`).
+    ///
+    /// # Errors
+    /// With the program's own words.
+    pub async fn restore(&self, from: &Path) -> Result<String> {
+        self.copy_database("restore", "--from", from).await
+    }
+
+    async fn copy_database(&self, command: &str, option: &str, file: &Path) -> Result<String> {
+        let mut program = process::command(paths::gephyra()?);
+        program.arg(command).arg("-c").arg(self.config.dir.join("config.toml"));
+        program.arg(option).arg(file);
+        process::run(program).await
+    }
+
     /// The process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref()?.pid()

@@ -162,7 +162,8 @@ mod tests {
         let config = files.join("config.toml");
         let database = Config::load(&config, std::iter::empty()).unwrap().database;
         let key = StoreKey::load(&database.key_file).unwrap();
-        let db = Database::connect(database.url.as_str(), &key).await.unwrap();
+        let db =
+            Database::connect(database.url.as_str(), &key, &database.witness_file).await.unwrap();
         let mut tx = db.begin().await.unwrap();
         for (time_ms, event) in [(1_700_000_000_123, KeyEvent::FirstSeen), (7, KeyEvent::Verified)]
         {

@@ -2,6 +2,7 @@
 //!
 //! Owns what an operator types and reads. Knows no Matrix and no XMPP.
 
+mod backup;
 mod init;
 mod keylog;
 mod logging;
@@ -13,6 +14,7 @@ use std::{io::Write, path::PathBuf};
 use clap::{Parser, Subcommand};
 
 pub use self::{
+    backup::{BackupArgs, CopyError, RestoreArgs},
     init::{InitArgs, InitError},
     keylog::{KeyLogCommand, KeyLogError},
     run::RunError,
@@ -40,6 +42,10 @@ enum Command {
     /// Check or print the log of keys, whether or not the bridge runs
     #[command(subcommand)]
     Keylog(KeyLogCommand),
+    /// Copy the database to a new file, whether or not the bridge runs
+    Backup(BackupArgs),
+    /// Put a backup in place of the database, so that no key is used twice; the bridge must be stopped
+    Restore(RestoreArgs),
     /// Print a configuration with every key and what it means
     ConfigExample,
     /// Print a registration as `init` writes it, without usable tokens
@@ -59,6 +65,8 @@ impl Cli {
             }
             Command::Run { config } => Ok(run::run(&config)?),
             Command::Keylog(command) => Ok(out.write_all(command.execute()?.as_bytes())?),
+            Command::Backup(args) => Ok(out.write_all(args.execute()?.as_bytes())?),
+            Command::Restore(args) => Ok(out.write_all(args.execute()?.as_bytes())?),
             Command::ConfigExample => Ok(out.write_all(config::example_config()?.as_bytes())?),
             Command::RegistrationExample => {
                 Ok(out.write_all(config::example_registration()?.as_bytes())?)
@@ -79,6 +87,9 @@ pub enum CliError {
     /// The key log is broken, or was not read.
     #[error("the key log cannot be relied on")]
     KeyLog(#[from] KeyLogError),
+    /// The database was not copied or not put back.
+    #[error("there is no copy")]
+    Copy(#[from] CopyError),
     /// The examples are wrong.
     #[error("there is no example")]
     Example(#[from] ExampleError),

@@ -6,6 +6,8 @@ use std::{
     str::FromStr,
 };
 
+use sqlx::sqlite::SqliteConnectOptions;
+
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use super::{ConfigError, Secret};
@@ -17,6 +19,8 @@ pub struct DatabaseConfig {
     pub url: DatabaseUrl,
     /// File with the 32 bytes that seal secrets in the database.
     pub key_file: PathBuf,
+    /// File outside the database that says how far it has come.
+    pub witness_file: PathBuf,
 }
 
 /// The section as it stands in the file.
@@ -28,6 +32,8 @@ pub(super) struct DatabaseSection {
     #[serde(default)]
     pub(super) url_file: Option<PathBuf>,
     pub(super) key_file: PathBuf,
+    #[serde(default)]
+    pub(super) witness_file: Option<PathBuf>,
 }
 
 pub(super) const COMMENTS: super::Comments = &[
@@ -41,7 +47,10 @@ pub(super) const COMMENTS: super::Comments = &[
     (
         "key_file",
         "32 random bytes that seal every secret in the database, readable by the bridge only. Keep a\n\
-         copy, apart from the database: neither is of use without the other.",
+         copy, apart from the database: neither is of use without the other.\n\
+         How far the database has come stands in a small file that `witness_file` can name (else beside an\n\
+         SQLite database, with `.witness` at its end, or `gephyra.witness` beside this file): with it the\n\
+         bridge notices that a backup was restored, and uses no key twice. Leave it out of backups.",
     ),
 ];
 
@@ -59,7 +68,16 @@ impl DatabaseSection {
             (Some(_), Some(_)) => return Err(ConfigError::TwoDatabaseUrls),
             (None, None) => return Err(ConfigError::NoDatabaseUrl),
         };
-        Ok(DatabaseConfig { url: url.resolved(base), key_file: base.join(self.key_file) })
+        let url = url.resolved(base);
+        let witness_file = match (self.witness_file, url.sqlite_file()) {
+            (Some(file), _) => base.join(file),
+            (None, Some(mut file)) => {
+                file.as_mut_os_string().push(".witness");
+                file
+            }
+            (None, None) => base.join("gephyra.witness"),
+        };
+        Ok(DatabaseConfig { url, key_file: base.join(self.key_file), witness_file })
     }
 }
 
@@ -72,6 +90,13 @@ impl DatabaseUrl {
     /// The address for the database library.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Where an SQLite database is.
+    fn sqlite_file(&self) -> Option<PathBuf> {
+        let options: SqliteConnectOptions =
+            self.0.starts_with("sqlite:").then(|| self.0.parse().ok())??;
+        Some(options.get_filename().to_owned())
     }
 
     /// Takes the path of an SQLite file from `base` on, unless it is absolute.
@@ -142,6 +167,22 @@ mod tests {
         for url in ["sqlite:/srv/g.db", "sqlite:///srv/g.db", "postgres://me@localhost/g"] {
             assert_eq!(resolved(url), url);
         }
+    }
+
+    #[test]
+    fn the_witness_stands_beside_the_database() {
+        let witness_of = |url: &str| {
+            let section = DatabaseSection {
+                url: Some(url.parse().unwrap()),
+                url_file: None,
+                key_file: "key".into(),
+                witness_file: None,
+            };
+            section.load(Path::new("/etc/50%?")).unwrap().witness_file
+        };
+        assert_eq!(witness_of("sqlite:g.db"), Path::new("/etc/50%?/g.db.witness"));
+        assert_eq!(witness_of("sqlite:/srv/g.db"), Path::new("/srv/g.db.witness"));
+        assert_eq!(witness_of("postgres://h/g"), Path::new("/etc/50%?/gephyra.witness"));
     }
 
     #[test]

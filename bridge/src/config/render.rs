@@ -72,6 +72,7 @@ impl InitialConfig {
                 url: Some(this.database_url),
                 url_file: None,
                 key_file: this.key_file,
+                witness_file: None,
             },
             xmpp: xmpp::XmppSection {
                 component: this.component,

@@ -125,7 +125,7 @@ fn an_unknown_key_is_refused_by_its_name_with_what_is_known() {
     for (section, known) in [
         ("homeserver", "url, server_name"),
         ("appservice", "listen, registration"),
-        ("database", "url, url_file, key_file"),
+        ("database", "url, url_file, key_file, witness_file"),
         ("xmpp", "component, server, secret, secret_file"),
         ("logging", "level, format"),
     ] {

@@ -15,7 +15,9 @@ use super::{ClientError, Identity, MatrixClient};
 use crate::{
     network::{ChatKey, LegSecurity, RemoteMessageId},
     queue::{Drain, Drained, Queues},
-    store::{Database, DeliveryStatus, MappedMessage, MessageAuthor, OutboxEvent, StoreError},
+    store::{
+        Database, DeliveryStatus, GhostStage, MappedMessage, MessageAuthor, OutboxEvent, StoreError,
+    },
 };
 
 /// Events sent between two commits.
@@ -158,7 +160,10 @@ impl Outbox {
 
     async fn device_of(&self, row: &OutboxEvent) -> Result<Option<OwnedDeviceId>, StoreError> {
         let mut tx = self.db.read().await?;
-        Ok(tx.ghosts().find(&row.event.user_id).await?.map(|ghost| ghost.device_id))
+        let ghost = tx.ghosts().find(&row.event.user_id).await?;
+        // The homeserver refuses the name of a device that it does not know yet.
+        let known = ghost.filter(|ghost| ghost.stage > GhostStage::Replaced);
+        Ok(known.map(|ghost| ghost.device_id))
     }
 
     /// One commit for a batch: a crash before it sends the same again, which changes nothing.

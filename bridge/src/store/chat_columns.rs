@@ -15,15 +15,20 @@ pub(super) fn local_user(author: &Author) -> &str {
     }
 }
 
+/// The author in a row.
+pub(super) fn author(local_user: &str, table: &'static str) -> Result<Author, StoreError> {
+    Ok(match local_user {
+        BRIDGE => Author::Bridge,
+        user => Author::Person(parse_column(user, table, "local_user")?),
+    })
+}
+
 /// The chat of a row.
 pub(super) fn chat_key(
     local_user: &str,
     contact: String,
     table: &'static str,
 ) -> Result<ChatKey, StoreError> {
-    let local = match local_user {
-        BRIDGE => Author::Bridge,
-        user => Author::Person(parse_column(user, table, "local_user")?),
-    };
+    let local = author(local_user, table)?;
     Ok(ChatKey { local, contact: RemoteUserId::new(contact) })
 }

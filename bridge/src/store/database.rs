@@ -18,13 +18,23 @@ use sqlx::{
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use super::{Cell, LeaseError, SealError, Sealer, StoreError, StoreKey, Transaction, lease::Lease};
+use rand_core::{OsRng, RngCore as _};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+use super::{
+    Cell, LeaseError, SealError, Sealer, StoreError, StoreKey, Transaction,
+    lease::Lease,
+    witness::{Position, Witness},
+};
+
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 const READERS: u32 = 4;
 const CANARY_CELL: Cell<'_> = Cell { table: "store_owner", column: "canary", row: &["1"] };
 const CANARY: &[u8] = b"gephyra";
+
+/// Counts the commit. On PostgreSQL the row stays locked, so that nobody takes over before this
+/// transaction has ended. SQLite has locked the file already.
+const FENCE_QUERY: &str = "UPDATE store_owner SET commits = commits + 1 RETURNING epoch, commits";
 
 /// An open database that this process owns. Clones share it.
 #[derive(Clone)]
@@ -40,6 +50,8 @@ struct Inner {
     readers: AnyPool,
     sealer: Arc<Sealer>,
     epoch: i64,
+    witness: Arc<Witness>,
+    is_rolled_back: bool,
     /// Empty once it is closed.
     lease: Mutex<Option<Lease>>,
 }
@@ -53,11 +65,13 @@ enum Backend {
 
 impl Database {
     /// Opens the database at `url` (`sqlite:` with a file's path, or `postgres:`), takes the
-    /// lease, brings the tables up to date, checks the key and raises the fencing epoch.
+    /// lease, brings the tables up to date, checks the key, raises the fencing epoch and compares
+    /// the database with its witness, the file `witness`. If [`Self::is_rolled_back`], put
+    /// that right before anything is sent.
     ///
     /// # Errors
     /// See [`ConnectError`].
-    pub async fn connect(url: &str, key: &StoreKey) -> Result<Self, ConnectError> {
+    pub async fn connect(url: &str, key: &StoreKey, witness: &Path) -> Result<Self, ConnectError> {
         sqlx::any::install_default_drivers();
         let (backend, lease) = match Location::parse(url)? {
             Location::Sqlite(path) => {
@@ -69,11 +83,42 @@ impl Database {
         let writer = open_pool(url, 1, backend.writer_settings()).await?;
         MIGRATIONS.run(&writer).await.map_err(ConnectError::Migrate)?;
         let sealer = Arc::new(Sealer::new(key).map_err(ConnectError::Key)?);
-        let epoch = take_over(&writer, &sealer).await?;
+        let witness = Arc::new(Witness::new(witness));
+        let seen = witness.read().map_err(ConnectError::Witness)?;
+        let Owned { epoch, position, is_rolled_back } = take_over(&writer, &sealer, seen).await?;
+        if !is_rolled_back {
+            witness.start(position).map_err(ConnectError::Witness)?;
+        }
         let readers = open_pool(url, READERS, backend.reader_settings()).await?;
         let lease = Mutex::new(Some(lease));
         let url = Zeroizing::new(url.to_owned());
-        Ok(Self(Arc::new(Inner { backend, url, writer, readers, sealer, epoch, lease })))
+        let inner =
+            Inner { backend, url, writer, readers, sealer, epoch, witness, is_rolled_back, lease };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Whether this was found to be an older copy when it was opened: keys that follow its state
+    /// may have been used.
+    pub fn is_rolled_back(&self) -> bool {
+        self.0.is_rolled_back
+    }
+
+    /// Commits the transaction that has put an older copy right. From then on the database has a
+    /// history of its own, and its witness follows it.
+    ///
+    /// # Errors
+    /// When the database or the witness file failed: then it is done again at the next start.
+    pub async fn recovered(&self, mut tx: Transaction) -> Result<(), StoreError> {
+        let lineage = new_lineage();
+        let (commits,): (i64,) = sqlx::query_as(
+            "UPDATE store_owner SET rolled_back = 0, lineage = $1 RETURNING commits",
+        )
+        .bind(&lineage)
+        .fetch_one(tx.parts().0)
+        .await?;
+        tx.commit().await?;
+        let started = self.0.witness.start(Position { lineage, commits });
+        Ok(started.map_err(sqlx::Error::Io)?)
     }
 
     /// Begins a transaction that may write. It is the only one until it ends, so keep it short,
@@ -87,12 +132,13 @@ impl Database {
             Backend::Sqlite => self.0.writer.begin_with("BEGIN IMMEDIATE").await?,
             Backend::Postgres => self.0.writer.begin().await?,
         };
-        let (epoch,): (i64,) =
-            sqlx::query_as(self.0.backend.fence_query()).fetch_one(&mut *inner).await?;
+        let (epoch, commits): (i64, i64) =
+            sqlx::query_as(FENCE_QUERY).fetch_one(&mut *inner).await?;
         if epoch != self.0.epoch {
             return Err(StoreError::Fenced);
         }
-        Ok(Transaction::new(inner, Arc::clone(&self.0.sealer)))
+        let tx = Transaction::new(inner, Arc::clone(&self.0.sealer));
+        Ok(tx.witnessed(Arc::clone(&self.0.witness), commits))
     }
 
     /// Begins a transaction that can only read, beside any writer. The database refuses its
@@ -166,12 +212,21 @@ pub async fn open_for_reading(url: &str, key: &StoreKey) -> Result<Transaction, 
         Location::Sqlite(_) => Backend::Sqlite,
         Location::Postgres => Backend::Postgres,
     };
-    let sealer = Sealer::new(key).map_err(ConnectError::Key)?;
     let readers = open_pool(url, 1, backend.reader_settings()).await?;
     let mut tx = readers.begin().await.map_err(ConnectError::Connect)?;
-    let canary = find_canary(&mut tx).await?.ok_or(ConnectError::WrongKey)?;
-    sealer.open(CANARY_CELL, &canary).map_err(|_| ConnectError::WrongKey)?;
+    let sealer = check_key(&mut tx, key).await?;
     Ok(Transaction::new(tx, Arc::new(sealer)))
+}
+
+/// Checks that a database was sealed under this key.
+pub(super) async fn check_key(
+    conn: &mut AnyConnection,
+    key: &StoreKey,
+) -> Result<Sealer, ConnectError> {
+    let sealer = Sealer::new(key).map_err(ConnectError::Key)?;
+    let canary = find_canary(conn).await?.ok_or(ConnectError::WrongKey)?;
+    sealer.open(CANARY_CELL, &canary).map_err(|_| ConnectError::WrongKey)?;
+    Ok(sealer)
 }
 
 async fn find_canary(conn: &mut AnyConnection) -> Result<Option<Vec<u8>>, ConnectError> {
@@ -207,25 +262,16 @@ impl Backend {
             Self::Postgres => "SET default_transaction_read_only = on",
         }
     }
-
-    /// On PostgreSQL the row stays locked, so that nobody takes over before this transaction
-    /// has ended. SQLite has locked the file already.
-    fn fence_query(self) -> &'static str {
-        match self {
-            Self::Sqlite => "SELECT epoch FROM store_owner",
-            Self::Postgres => "SELECT epoch FROM store_owner FOR UPDATE",
-        }
-    }
 }
 
 /// What a URL names.
-enum Location {
+pub(super) enum Location {
     Sqlite(PathBuf),
     Postgres,
 }
 
 impl Location {
-    fn parse(url: &str) -> Result<Self, ConnectError> {
+    pub(super) fn parse(url: &str) -> Result<Self, ConnectError> {
         match url.split_once(':') {
             Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres),
             Some(("sqlite", _)) => sqlite_file(url).map(Self::Sqlite),
@@ -265,8 +311,50 @@ async fn open_pool(
         .map_err(ConnectError::Connect)
 }
 
-/// Checks the key against the canary that the first run left, then raises the epoch.
-async fn take_over(writer: &AnyPool, sealer: &Sealer) -> Result<i64, ConnectError> {
+/// What taking the database over has shown.
+struct Owned {
+    epoch: i64,
+    position: Position,
+    is_rolled_back: bool,
+}
+
+/// Where the owner's row stood.
+#[derive(sqlx::FromRow)]
+struct OwnerRow {
+    epoch: i64,
+    lineage: Option<String>,
+    commits: i64,
+    rolled_back: i64,
+}
+
+impl OwnerRow {
+    /// Whether the database is an older copy than its witness says it must be. One that was never
+    /// used is none; one that lost its witness may be one.
+    fn is_rolled_back(&self, seen: Option<&Position>) -> bool {
+        let is_new = self.epoch == 0;
+        let is_behind = match (&self.lineage, seen) {
+            // It is of a version without witnesses.
+            (None, None) => false,
+            (Some(lineage), Some(seen)) => *lineage != seen.lineage || self.commits < seen.commits,
+            (Some(_), None) | (None, Some(_)) => true,
+        };
+        self.rolled_back != 0 || (is_behind && !is_new)
+    }
+}
+
+fn new_lineage() -> String {
+    let mut bytes = [0; 16];
+    OsRng.fill_bytes(&mut bytes);
+    hex::encode(bytes)
+}
+
+/// Checks the key against the canary that the first run left, then raises the epoch and keeps in
+/// mind whether the database is an older copy.
+async fn take_over(
+    writer: &AnyPool,
+    sealer: &Sealer,
+    seen: Option<Position>,
+) -> Result<Owned, ConnectError> {
     let mut tx = writer.begin().await.map_err(ConnectError::Connect)?;
     let canary = match find_canary(&mut tx).await? {
         Some(sealed) => {
@@ -275,14 +363,25 @@ async fn take_over(writer: &AnyPool, sealer: &Sealer) -> Result<i64, ConnectErro
         }
         None => sealer.seal(CANARY_CELL, CANARY).map_err(|_| ConnectError::WrongKey)?,
     };
-    let (epoch,): (i64,) =
-        sqlx::query_as("UPDATE store_owner SET epoch = epoch + 1, canary = $1 RETURNING epoch")
-            .bind(canary)
+    let before: OwnerRow =
+        sqlx::query_as("SELECT epoch, lineage, commits, rolled_back FROM store_owner")
             .fetch_one(&mut *tx)
             .await
             .map_err(ConnectError::Connect)?;
+    let is_rolled_back = before.is_rolled_back(seen.as_ref());
+    let lineage = before.lineage.unwrap_or_else(new_lineage);
+    let (epoch, commits): (i64, i64) = sqlx::query_as(
+        "UPDATE store_owner SET epoch = epoch + 1, canary = $1, lineage = $2, rolled_back = $3, \
+         commits = commits + 1 RETURNING epoch, commits",
+    )
+    .bind(canary)
+    .bind(&lineage)
+    .bind(i64::from(is_rolled_back))
+    .fetch_one(&mut *tx)
+    .await
+    .map_err(ConnectError::Connect)?;
     tx.commit().await.map_err(ConnectError::Connect)?;
-    Ok(epoch)
+    Ok(Owned { epoch, position: Position { lineage, commits }, is_rolled_back })
 }
 
 /// A database cannot be opened.
@@ -306,6 +405,12 @@ pub enum ConnectError {
     /// The key gives no sealing key.
     #[error("the key cannot be used")]
     Key(#[source] SealError),
+    /// The witness cannot be read or written.
+    #[error(
+        "the witness of the database cannot be used; name a file that the bridge can write in \
+             database.witness_file"
+    )]
+    Witness(#[source] std::io::Error),
     /// It was sealed under another key.
     #[error("the database was sealed under another key: use the key file it was made with")]
     WrongKey,

@@ -17,6 +17,8 @@ const TABLE: &str = "ghosts";
 pub enum GhostStage {
     /// Its device id is chosen; the homeserver may or may not know it.
     Planned,
+    /// The same, for a device that takes the place of others: the homeserver still has those.
+    Replaced,
     /// The homeserver knows the user and the device.
     Registered,
     /// Its identity and keys are published: it can be written to.
@@ -30,7 +32,7 @@ pub struct Ghost {
     pub user_id: OwnedUserId,
     /// Whom it stands for; `None` for the bridge bot.
     pub remote_id: Option<RemoteUserId>,
-    /// Its only device, for ever.
+    /// Its only device.
     pub device_id: OwnedDeviceId,
     /// How far it has come.
     pub stage: GhostStage,
@@ -50,9 +52,10 @@ struct Row {
 }
 
 impl GhostStage {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Planned => "planned",
+            Self::Replaced => "replaced",
             Self::Registered => "registered",
             Self::Published => "published",
         }
@@ -61,6 +64,7 @@ impl GhostStage {
     fn parse(text: &str) -> Result<Self, StoreError> {
         match text {
             "planned" => Ok(Self::Planned),
+            "replaced" => Ok(Self::Replaced),
             "registered" => Ok(Self::Registered),
             "published" => Ok(Self::Published),
             _ => Err(StoreError::Corrupt { table: TABLE, column: "stage" }),

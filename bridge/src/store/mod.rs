@@ -11,6 +11,7 @@
 //! Message bodies, keys and tokens are sealed ([`Sealer`]), each bound to its table, column and
 //! row. Ids of people and rooms are not.
 
+mod backup;
 mod chat_columns;
 mod crypto;
 mod database;
@@ -28,11 +29,13 @@ mod message_map;
 mod notices;
 mod pins;
 mod portals;
+mod recovery;
 mod remote_inbox;
 mod sealer;
 mod sequence;
 mod transaction;
 mod verifications;
+mod witness;
 mod xmpp_inbox;
 mod xmpp_omemo;
 mod xmpp_outbox;
@@ -45,6 +48,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use self::{
+    backup::{BackupError, back_up, restore},
     crypto::{SqlCryptoStore, SqlCryptoStoreError},
     database::{ConnectError, Database, open_for_reading},
     error::StoreError,
@@ -61,6 +65,7 @@ pub use self::{
     notices::{Notice, Notices},
     pins::{Pin, PinOutcome, PinState, Pins},
     portals::{BotPresence, NewPortal, Portal, PortalState, Portals, RoomEncryption},
+    recovery::Recovery,
     remote_inbox::{PendingRemoteEvent, RemoteInbox, RemoteInboxId},
     sealer::{Cell, SealError, Sealer},
     transaction::Transaction,

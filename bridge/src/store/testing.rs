@@ -50,7 +50,7 @@ pub(crate) struct TestDatabase {
     pub key: [u8; StoreKey::LENGTH],
     /// Where its file is, on SQLite.
     pub file: Option<PathBuf>,
-    _directory: Option<TempDir>,
+    directory: TempDir,
 }
 
 impl TestDatabase {
@@ -61,7 +61,12 @@ impl TestDatabase {
 
     /// Opens it, or not.
     pub async fn try_open(&self) -> Result<Database, ConnectError> {
-        Database::connect(&self.url, &StoreKey::from_bytes(self.key)).await
+        Database::connect(&self.url, &StoreKey::from_bytes(self.key), &self.witness()).await
+    }
+
+    /// Where its witness is.
+    pub fn witness(&self) -> PathBuf {
+        self.directory.path().join("witness")
     }
 
     /// A connection past all that `Database` does.
@@ -78,7 +83,7 @@ pub(crate) fn sqlite() -> TestDatabase {
         url: format!("sqlite://{}", file.display()),
         key: random_key(),
         file: Some(file),
-        _directory: Some(directory),
+        directory,
     }
 }
 
@@ -94,7 +99,8 @@ pub(crate) async fn postgres() -> TestDatabase {
         .await
         .expect("a database may be created");
     url.set_path(&name);
-    TestDatabase { url: url.into(), key: random_key(), file: None, _directory: None }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    TestDatabase { url: url.into(), key: random_key(), file: None, directory }
 }
 
 fn random_key() -> [u8; StoreKey::LENGTH] {

@@ -6,18 +6,24 @@ use sqlx::{Any, AnyConnection};
 
 use super::{
     Ghosts, ManagementRooms, MatrixInbox, MatrixOutbox, MegolmIndex, MessageMap, Notices, Pins,
-    Portals, RemoteInbox, Sealer, StoreError, Verifications,
+    Portals, RemoteInbox, Sealer, StoreError, Verifications, witness::Witness,
 };
 
 /// A transaction. Dropped without [`Self::commit`] it changes nothing.
 pub struct Transaction {
     inner: sqlx::Transaction<'static, Any>,
     sealer: Arc<Sealer>,
+    /// Of one that may write: who learns of the commit, and its number.
+    witness: Option<(Arc<Witness>, i64)>,
 }
 
 impl Transaction {
     pub(super) fn new(inner: sqlx::Transaction<'static, Any>, sealer: Arc<Sealer>) -> Self {
-        Self { inner, sealer }
+        Self { inner, sealer, witness: None }
+    }
+
+    pub(super) fn witnessed(self, witness: Arc<Witness>, commits: i64) -> Self {
+        Self { witness: Some((witness, commits)), ..self }
     }
 
     /// Makes everything of this transaction durable.
@@ -26,7 +32,11 @@ impl Transaction {
     /// When the database did not confirm it: then it may have happened or not, and whoever
     /// cached anything must load it anew.
     pub async fn commit(self) -> Result<(), StoreError> {
-        Ok(self.inner.commit().await?)
+        self.inner.commit().await?;
+        if let Some((witness, commits)) = self.witness {
+            witness.advance(commits);
+        }
+        Ok(())
     }
 
     /// For repositories: the connection and the sealer.

@@ -73,6 +73,13 @@ impl Account {
         legacy || v2
     }
 
+    /// Throws all prekeys away and makes new ones, for an account that was restored from an older
+    /// copy: others may have used them since. Save the account and publish both bundles.
+    pub fn replace_prekeys(&mut self, now: SystemTime, rng: &mut (impl CryptoRng + RngCore)) {
+        self.legacy = Prekeys::replaced(Namespace::Legacy, &self.identity, now, rng);
+        self.v2 = Prekeys::replaced(Namespace::V2, &self.identity, now, rng);
+    }
+
     /// Everything, secrets included, in a versioned format. To be sealed before it is stored.
     ///
     /// # Errors

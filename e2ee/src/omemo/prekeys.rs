@@ -51,6 +51,21 @@ impl Prekeys {
         prekeys
     }
 
+    /// Prekeys that have nothing in common with these, not even an id that was given since.
+    pub(crate) fn replaced(
+        namespace: Namespace,
+        identity: &IdentityKeyPair,
+        now: SystemTime,
+        rng: &mut (impl CryptoRng + RngCore),
+    ) -> Self {
+        let signed = sign_prekey(namespace, random_id(rng), identity, now, rng);
+        let next_id = random_id(rng);
+        let mut prekeys =
+            Self { signed, previous_signed: None, one_time: BTreeMap::new(), next_id };
+        prekeys.refill(rng);
+        prekeys
+    }
+
     pub(crate) const fn signed(&self) -> &SignedPrekey {
         &self.signed
     }
@@ -103,6 +118,10 @@ impl Prekeys {
 
 const fn following(id: u32) -> u32 {
     if id >= MAX_PREKEY_ID { 1 } else { id + 1 }
+}
+
+fn random_id(rng: &mut impl RngCore) -> u32 {
+    rng.next_u32() % MAX_PREKEY_ID + 1
 }
 
 fn sign_prekey(

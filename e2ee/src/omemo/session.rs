@@ -39,6 +39,9 @@ pub(crate) struct Session {
     ratchet: Ratchet,
     /// Messages that came since we last sent one.
     received_since_sent: u32,
+    /// Whether this is an older state of the session: keys that follow it may have been used.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    receive_only: bool,
 }
 
 /// Who started.
@@ -117,6 +120,7 @@ impl Session {
             },
             ratchet,
             received_since_sent: 0,
+            receive_only: false,
         })
     }
 
@@ -148,11 +152,22 @@ impl Session {
             },
             ratchet: Ratchet::respond(secret, own.signed_prekey.clone()),
             received_since_sent: 0,
+            receive_only: false,
         })
     }
 
     pub(crate) const fn identity(&self) -> IdentityKey {
         self.remote_identity
+    }
+
+    /// Lets this session decrypt only, until the other side answers a ratchet key of this state:
+    /// what is sent then goes under a key that is fresh.
+    pub(crate) fn receive_only(&mut self) {
+        self.receive_only = true;
+    }
+
+    pub(crate) const fn is_receive_only(&self) -> bool {
+        self.receive_only
     }
 
     /// Whether this key exchange, repeated by the other side, started this session.
@@ -220,8 +235,10 @@ impl Session {
         }
         let plaintext = keys.decrypt(&message.ciphertext);
         let plaintext = plaintext.ok_or(DecryptError::Malformed("padding"))?;
+        let is_answer = ratchet.owes_chain() && !self.ratchet.owes_chain();
         let next = Self {
             ratchet,
+            receive_only: self.receive_only && !is_answer,
             progress: match self.progress {
                 Progress::AwaitsReply => Progress::Established,
                 other => other,

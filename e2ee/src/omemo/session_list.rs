@@ -66,6 +66,15 @@ impl SessionList {
         }
     }
 
+    /// Stops encrypting with any session, for a list that was restored from an older copy: keys
+    /// that follow this state may have been used. The next message needs a bundle. What comes can
+    /// still be decrypted, and a session in which the other side answers this very state encrypts
+    /// again, under a fresh ratchet key.
+    pub fn receive_only(&mut self) {
+        self.retire_current();
+        self.previous.iter_mut().for_each(Session::receive_only);
+    }
+
     /// Everything, secrets included, in a versioned format. To be sealed before it is stored.
     ///
     /// # Errors
@@ -151,6 +160,10 @@ impl SessionList {
         let identity = next.identity();
         // The first of the previous ones comes after the current one, if there is one.
         if let Some(previous) = position.checked_sub(usize::from(self.current.is_some())) {
+            if next.is_receive_only() {
+                self.previous.splice(previous..=previous, [next]);
+                return Ok((identity, plaintext));
+            }
             self.previous.remove(previous);
             self.retire_current();
         }

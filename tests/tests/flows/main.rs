@@ -14,6 +14,7 @@ mod permissions;
 mod policy;
 mod postgres;
 mod presence;
+mod restore;
 mod rooms;
 mod status;
 mod support;

@@ -59,7 +59,8 @@ impl TestBridge {
 
     async fn start_in(folder: TempDir) -> Self {
         let url = format!("sqlite://{}", folder.path().join("gephyra.db").display());
-        let db = Database::connect(&url, &StoreKey::from_bytes([7; 32])).await.unwrap();
+        let (key, witness) = (StoreKey::from_bytes([7; 32]), folder.path().join("witness"));
+        let db = Database::connect(&url, &key, &witness).await.unwrap();
         let hub = Arc::new(RecordingIntake::default());
         let router = router(AppserviceState {
             hs_token: Secret::new(TOKEN),

@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use ruma::{
-    OwnedDeviceId,
+    DeviceId, OwnedDeviceId, UserId,
     api::client::{
-        device::update_device,
+        device::{delete_devices, get_devices, update_device},
         keys::{claim_keys, get_keys, upload_keys, upload_signatures, upload_signing_keys},
         sync::sync_events,
         to_device::send_event_to_device,
@@ -36,6 +36,26 @@ impl MatrixClient {
         let mut request = update_device::v3::Request::new(device);
         request.display_name = Some(name.to_owned());
         self.send(Some(who), Repeat::Safe, request).await.map(drop)
+    }
+
+    /// Ends all devices of a user but one. Needs what [`Self::put_device`] needs.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn delete_other_devices(
+        &self,
+        user: &UserId,
+        keep: &DeviceId,
+    ) -> Result<(), ClientError> {
+        let who = Some(Identity::user(user));
+        let known = self.send(who, Repeat::Safe, get_devices::v3::Request::new()).await?.devices;
+        let ids = known.into_iter().map(|device| device.device_id);
+        let others: Vec<_> = ids.filter(|id| id != keep).collect();
+        if others.is_empty() {
+            return Ok(());
+        }
+        let request = delete_devices::v3::Request::new(others);
+        self.send(who, Repeat::Safe, request).await.map(drop)
     }
 
     /// Publishes a cross-signing identity.

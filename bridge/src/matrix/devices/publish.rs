@@ -22,7 +22,7 @@ impl Device {
     /// Takes the ghost through the stages that are left, and loads its machine.
     pub(super) async fn load_published(&self) -> Result<Machine, MatrixError> {
         let mut ghost = self.ensure_planned().await?;
-        if ghost.stage == GhostStage::Planned {
+        if ghost.stage <= GhostStage::Replaced {
             self.register(&ghost).await?;
             ghost.stage = self.advance(GhostStage::Registered).await?;
         }
@@ -37,7 +37,7 @@ impl Device {
         Ok(machine)
     }
 
-    /// The ghost's row. Its device id is chosen here, for ever.
+    /// The ghost's row. Its device id is chosen here; only the restore of a backup changes it.
     async fn ensure_planned(&self) -> Result<Ghost, MatrixError> {
         let mut tx = self.shared.db.read().await?;
         let known = tx.ghosts().find(&self.user).await?;
@@ -67,6 +67,9 @@ impl Device {
         client.ensure_registered(&self.user).await?;
         let device = ghost.device_id.clone();
         client.put_device(Identity::user(&self.user), device, "Gephyra bridge").await?;
+        if ghost.stage == GhostStage::Replaced {
+            client.delete_other_devices(&self.user, &ghost.device_id).await?;
+        }
         Ok(())
     }
 

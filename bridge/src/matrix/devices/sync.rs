@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     matrix::{Identity, MatrixError},
-    store::GhostStage,
+    store::{GhostStage, StoreError},
 };
 
 /// How long a device that could not sync waits before it tries again.
@@ -152,7 +152,8 @@ impl Devices {
         }
     }
 
-    /// Every published device looks into its inbox, at once and every [`Self::sweep`].
+    /// Every published device looks into its inbox, at once and every [`Self::sweep`]; those that
+    /// take the place of others are published.
     pub(super) async fn sweep_until_stopped(self: Arc<Self>) {
         let sweeping = async {
             loop {
@@ -170,7 +171,9 @@ impl Devices {
     async fn sweep_once(&self) {
         let ghosts = async {
             let mut tx = self.shared.db.read().await?;
-            tx.ghosts().load_by_stage(GhostStage::Published).await
+            let mut ghosts = tx.ghosts().load_by_stage(GhostStage::Replaced).await?;
+            ghosts.extend(tx.ghosts().load_by_stage(GhostStage::Published).await?);
+            Ok::<_, StoreError>(ghosts)
         };
         match ghosts.await {
             Ok(ghosts) => {

@@ -4,6 +4,7 @@ mod at_rest;
 mod key_log;
 mod opening;
 mod repositories;
+mod rollback;
 mod sealing;
 mod verifications;
 mod xmpp;

@@ -88,7 +88,8 @@ async fn a_wrong_key_is_refused_and_changes_nothing(location: TestDatabase) {
     let epoch = epoch(&location).await;
 
     let wrong = StoreKey::from_bytes([9; 32]);
-    assert_matches!(Database::connect(&location.url, &wrong).await, Err(ConnectError::WrongKey));
+    let opened = Database::connect(&location.url, &wrong, &location.witness()).await;
+    assert_matches!(opened, Err(ConnectError::WrongKey));
     assert_eq!(self::epoch(&location).await, epoch);
     location.open().await;
 }
@@ -141,6 +142,7 @@ async fn the_files_are_private() {
 async fn a_url_of_another_kind_is_refused() {
     let key = StoreKey::from_bytes([1; 32]);
     for url in ["", "mysql://localhost/x", "sqlite::memory:", "sqlite://", "/var/lib/gephyra.db"] {
-        assert_matches!(Database::connect(url, &key).await, Err(ConnectError::Url), "{url}");
+        let opened = Database::connect(url, &key, "witness".as_ref()).await;
+        assert_matches!(opened, Err(ConnectError::Url), "{url}");
     }
 }

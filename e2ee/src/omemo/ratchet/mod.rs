@@ -135,6 +135,11 @@ impl Ratchet {
         }
     }
 
+    /// Whether the remote side's newest ratchet key has not been answered.
+    pub(crate) const fn owes_chain(&self) -> bool {
+        matches!(self.sending, Sending::Due)
+    }
+
     /// How long the remote side's newest chain is, as far as we know.
     pub(crate) fn received(&self) -> u32 {
         self.receiving.last().map_or(0, ReceiverChain::length)

@@ -7,6 +7,7 @@ mod identities;
 mod people;
 mod primitives;
 mod refusals;
+mod restored;
 mod simultaneous;
 mod stored;
 mod upkeep;

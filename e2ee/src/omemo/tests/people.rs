@@ -24,6 +24,7 @@ pub(super) fn rng(seed: u64) -> ChaCha20Rng {
 }
 
 /// A person with one device. Sessions are stored as bytes and read again for each call.
+#[derive(Clone)]
 pub(super) struct Person {
     pub(super) jid: &'static str,
     pub(super) rng: ChaCha20Rng,
@@ -98,7 +99,10 @@ impl Person {
         Recipient {
             jid: other.jid.to_owned(),
             device,
-            bundle: sessions.is_none().then(|| other.bundle(namespace)),
+            bundle: sessions
+                .as_ref()
+                .is_none_or(|sessions| sessions.identity().is_none())
+                .then(|| other.bundle(namespace)),
             sessions,
             pinned: self.pin_of(other.jid, device),
         }
@@ -160,6 +164,18 @@ impl Person {
     pub(super) fn hear(&mut self, from: &Self, element: &EncryptedElement) -> String {
         let decrypted = self.receive(from, element).unwrap();
         words(decrypted.plaintext.as_ref().expect("the message has content"))
+    }
+
+    /// What is done with a state that is an older copy.
+    pub(super) fn is_restored(&mut self) {
+        for stored in self.sessions.values_mut() {
+            let mut sessions = SessionList::from_bytes(stored).unwrap();
+            sessions.receive_only();
+            *stored = sessions.to_bytes().unwrap().to_vec();
+        }
+        let mut account = self.account.clone();
+        account.replace_prekeys(now(), &mut self.rng);
+        self.replace_account(&account);
     }
 
     pub(super) fn save(&mut self, changes: OmemoChanges) {

@@ -1,0 +1,217 @@
+//! Copies of a database that may be in use, and their return.
+//!
+//! SQLite copies itself (`VACUUM INTO`); PostgreSQL's own `pg_dump` and `pg_restore` do it there.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use sqlx::{AnyConnection, Connection as _, Executor as _};
+use url::Url;
+
+use super::{
+    ConnectError, LeaseError, StoreKey,
+    database::{Location, MIGRATIONS, check_key},
+    lease::Lease,
+};
+
+/// Writes a consistent copy of the database at `url`, which another process may be using, to the
+/// new file `to`, readable by its owner only.
+///
+/// # Errors
+/// See [`BackupError`]. No file is left then.
+pub async fn back_up(url: &str, key: &StoreKey, to: &Path) -> Result<(), BackupError> {
+    sqlx::any::install_default_drivers();
+    let location = Location::parse(url)?;
+    let mut database = connect(url).await?;
+    check_key(&mut database, key).await?;
+    create_new(to)?;
+    let copied = match location {
+        Location::Sqlite(_) => copy_sqlite(&mut database, to).await,
+        Location::Postgres => {
+            let arguments = [OsStr::new("--format=custom"), OsStr::new("--file"), to.as_os_str()];
+            run("pg_dump", url, arguments)
+        }
+    };
+    if copied.is_err() {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(to);
+    }
+    copied
+}
+
+/// Puts a copy that [`back_up`] has written into the place of the database at `url`, which nobody
+/// may be using, and marks it as an older copy. A SQLite database that is there is moved aside; its
+/// new path is returned. A PostgreSQL database must exist; its tables are replaced.
+///
+/// # Errors
+/// See [`BackupError`]. Nothing has changed then, unless the mark alone is missing.
+pub async fn restore(
+    url: &str,
+    key: &StoreKey,
+    from: &Path,
+) -> Result<Option<PathBuf>, BackupError> {
+    sqlx::any::install_default_drivers();
+    match Location::parse(url)? {
+        Location::Sqlite(path) => {
+            let lease = Lease::take_file(&path)?;
+            check_sqlite_copy(from, key).await?;
+            let aside = put_in_place(&path, from)?;
+            mark(url).await?;
+            lease.release().await.map_err(ConnectError::Connect)?;
+            Ok(aside)
+        }
+        Location::Postgres => {
+            let lease = Lease::take_advisory(url).await?;
+            let arguments = [
+                OsStr::new("--clean"),
+                OsStr::new("--if-exists"),
+                OsStr::new("--no-owner"),
+                OsStr::new("--single-transaction"),
+                from.as_os_str(),
+            ];
+            run("pg_restore", url, arguments)?;
+            check_key(&mut connect(url).await?, key).await?;
+            mark(url).await?;
+            lease.release().await.map_err(ConnectError::Connect)?;
+            Ok(None)
+        }
+    }
+}
+
+async fn connect(url: &str) -> Result<AnyConnection, ConnectError> {
+    AnyConnection::connect(url).await.map_err(ConnectError::Connect)
+}
+
+fn create_new(path: &Path) -> Result<(), BackupError> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.map(drop).map_err(BackupError::Target)
+}
+
+async fn copy_sqlite(database: &mut AnyConnection, to: &Path) -> Result<(), BackupError> {
+    let path =
+        to.to_str().ok_or_else(|| BackupError::Target(io::ErrorKind::InvalidInput.into()))?;
+    let copied = sqlx::query("VACUUM INTO $1").bind(path).execute(&mut *database).await;
+    copied.map_err(ConnectError::Connect)?;
+    // Whoever only copies it back is protected too.
+    mark(&sqlite_url(to)).await?;
+    Ok(fs::File::open(to).and_then(|file| file.sync_all()).map_err(BackupError::Target)?)
+}
+
+async fn mark(url: &str) -> Result<(), BackupError> {
+    let mut copy = connect(url).await?;
+    MIGRATIONS.run(&mut copy).await.map_err(ConnectError::Migrate)?;
+    let marked = copy.execute("UPDATE store_owner SET rolled_back = 1").await;
+    marked.map_err(ConnectError::Connect)?;
+    Ok(copy.close().await.map_err(ConnectError::Connect)?)
+}
+
+async fn check_sqlite_copy(from: &Path, key: &StoreKey) -> Result<(), BackupError> {
+    fs::metadata(from).map_err(BackupError::Source)?;
+    let mut copy = connect(&format!("{}?mode=ro", sqlite_url(from))).await?;
+    check_key(&mut copy, key).await?;
+    Ok(copy.close().await.map_err(ConnectError::Connect)?)
+}
+
+/// The library decodes `%hh` in the path and ends it at `?`.
+fn sqlite_url(path: &Path) -> String {
+    format!("sqlite://{}", path.to_string_lossy().replace('%', "%25").replace('?', "%3F"))
+}
+
+/// The copy is complete under another name before anything is moved.
+fn put_in_place(path: &Path, from: &Path) -> Result<Option<PathBuf>, BackupError> {
+    let incoming = beside(path, ".restoring");
+    match fs::remove_file(&incoming) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(BackupError::Target(error));
+        }
+        _ => {}
+    }
+    create_new(&incoming)?;
+    fs::copy(from, &incoming).map_err(BackupError::Source)?;
+    fs::File::open(&incoming).and_then(|file| file.sync_all()).map_err(BackupError::Target)?;
+    let aside = move_aside(path).map_err(BackupError::Target)?;
+    fs::rename(&incoming, path).map_err(BackupError::Target)?;
+    Ok(aside)
+}
+
+/// The files of a SQLite database belong together.
+fn move_aside(path: &Path) -> io::Result<Option<PathBuf>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let aside = beside(path, &format!(".replaced-{}", since_1970.as_millis()));
+    for suffix in ["-wal", "-shm", ""] {
+        match fs::rename(beside(path, suffix), beside(&aside, suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(Some(aside))
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Runs one of PostgreSQL's programs on the database at `url`. The password goes through the
+/// environment, where other users do not see it.
+fn run<'a>(
+    program: &'static str,
+    url: &str,
+    arguments: impl IntoIterator<Item = &'a OsStr>,
+) -> Result<(), BackupError> {
+    let mut url = Url::parse(url).map_err(|_| ConnectError::Url)?;
+    let password = url.password().map(|password| {
+        percent_encoding::percent_decode_str(password).decode_utf8_lossy().into_owned()
+    });
+    url.set_password(None).map_err(|()| ConnectError::Url)?;
+    let mut command = Command::new(program);
+    command.arg("--dbname").arg(url.as_str()).args(arguments);
+    if let Some(password) = password {
+        command.env("PGPASSWORD", password);
+    }
+    let status = command.status().map_err(|source| BackupError::NoProgram { program, source })?;
+    if status.success() { Ok(()) } else { Err(BackupError::Program { program }) }
+}
+
+/// No copy was made or put back.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The database, or the copy, cannot be opened.
+    #[error("the database cannot be opened")]
+    Open(#[from] ConnectError),
+    /// The bridge is running.
+    #[error("the database cannot be replaced")]
+    Lease(#[from] LeaseError),
+    /// The copy cannot be read.
+    #[error("the backup cannot be read")]
+    Source(#[source] io::Error),
+    /// The file cannot be made.
+    #[error("the file cannot be written; an existing one is never overwritten")]
+    Target(#[source] io::Error),
+    /// A program of PostgreSQL is missing.
+    #[error("{program} does not start; install PostgreSQL's client programs")]
+    NoProgram {
+        /// Which.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A program of PostgreSQL has failed.
+    #[error("{program} has failed; what it has said stands above")]
+    Program {
+        /// Which.
+        program: &'static str,
+    },
+}

@@ -1,0 +1,190 @@
+//! A database that is older than its witness, and copies of a database.
+
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use assert_matches::assert_matches;
+use sqlx::Executor as _;
+
+use crate::store::{
+    BackupError, ConnectError, Database, LeaseError, Notice, StoreKey, back_up, restore,
+    testing::{TestDatabase, on_both_databases, sqlite},
+};
+
+on_both_databases!(
+    an_older_copy_is_noticed_until_it_is_put_right,
+    a_database_that_stops_in_any_way_is_no_older_copy,
+    a_lost_witness_counts_as_an_older_copy,
+    a_history_that_was_left_is_an_older_copy,
+    a_database_without_a_witness_of_its_own_gets_one,
+    a_new_database_does_not_heed_the_witness_of_an_earlier_one,
+    a_file_that_is_no_witness_stops_the_start,
+    a_backup_comes_back_as_an_older_copy,
+    nothing_is_restored_under_a_running_bridge,
+);
+
+const NOTICE: Notice<'_> = Notice { scope: "room", subject: "", kind: "hello" };
+
+async fn tell(db: &Database) -> bool {
+    let mut tx = db.begin().await.unwrap();
+    let is_first = tx.notices().first_time(NOTICE).await.unwrap();
+    tx.commit().await.unwrap();
+    is_first
+}
+
+/// As a restore of the whole database does it.
+async fn go_back(location: &TestDatabase, commits: i64) {
+    let statement = sqlx::query("UPDATE store_owner SET commits = commits - $1").bind(commits);
+    statement.execute(&mut location.raw_connection().await).await.unwrap();
+}
+
+async fn is_rolled_back(location: &TestDatabase) -> bool {
+    let db = location.open().await;
+    let is_rolled_back = db.is_rolled_back();
+    db.close().await.unwrap();
+    is_rolled_back
+}
+
+async fn put_right(location: &TestDatabase) {
+    let db = location.open().await;
+    db.recovered(db.begin().await.unwrap()).await.unwrap();
+    db.close().await.unwrap();
+}
+
+async fn an_older_copy_is_noticed_until_it_is_put_right(location: TestDatabase) {
+    let db = location.open().await;
+    assert!(!db.is_rolled_back());
+    tell(&db).await;
+    db.close().await.unwrap();
+    // The start itself commits once.
+    go_back(&location, 1).await;
+    assert!(is_rolled_back(&location).await);
+    assert!(is_rolled_back(&location).await, "it was forgotten before it was put right");
+    put_right(&location).await;
+    assert!(!is_rolled_back(&location).await);
+}
+
+async fn a_database_that_stops_in_any_way_is_no_older_copy(location: TestDatabase) {
+    for _ in 0..3 {
+        let db = location.open().await;
+        assert!(!db.is_rolled_back());
+        tell(&db).await;
+        let mut unfinished = db.begin().await.unwrap();
+        unfinished.notices().first_time(NOTICE).await.unwrap();
+        drop(unfinished);
+        tell(&db).await;
+        db.close().await.unwrap();
+    }
+    // At a power cut the witness may fall behind.
+    go_back(&location, -5).await;
+    assert!(!is_rolled_back(&location).await);
+}
+
+async fn a_lost_witness_counts_as_an_older_copy(location: TestDatabase) {
+    assert!(!is_rolled_back(&location).await);
+    fs::remove_file(location.witness()).unwrap();
+    assert!(is_rolled_back(&location).await);
+    assert!(!location.witness().exists(), "nothing vouches for it yet");
+    put_right(&location).await;
+    assert!(!is_rolled_back(&location).await);
+}
+
+async fn a_history_that_was_left_is_an_older_copy(location: TestDatabase) {
+    assert!(!is_rolled_back(&location).await);
+    let lineage = "UPDATE store_owner SET lineage = '00000000000000000000000000000000', \
+         commits = commits + 1000";
+    location.raw_connection().await.execute(lineage).await.unwrap();
+    assert!(is_rolled_back(&location).await);
+}
+
+async fn a_database_without_a_witness_of_its_own_gets_one(location: TestDatabase) {
+    assert!(!is_rolled_back(&location).await);
+    let earlier_version = "UPDATE store_owner SET lineage = NULL, commits = 0";
+    location.raw_connection().await.execute(earlier_version).await.unwrap();
+    let witness = fs::read(location.witness()).unwrap();
+    fs::remove_file(location.witness()).unwrap();
+    assert!(!is_rolled_back(&location).await, "an upgrade is no restore");
+
+    location.raw_connection().await.execute(earlier_version).await.unwrap();
+    fs::write(location.witness(), witness).unwrap();
+    assert!(is_rolled_back(&location).await, "a copy from before the upgrade is one");
+}
+
+async fn a_new_database_does_not_heed_the_witness_of_an_earlier_one(location: TestDatabase) {
+    let other = sqlite();
+    let db = other.open().await;
+    tell(&db).await;
+    db.close().await.unwrap();
+    fs::copy(other.witness(), location.witness()).unwrap();
+    assert!(!is_rolled_back(&location).await);
+    assert!(!is_rolled_back(&location).await);
+}
+
+async fn a_file_that_is_no_witness_stops_the_start(location: TestDatabase) {
+    fs::write(location.witness(), "something else\n").unwrap();
+    assert_matches!(location.try_open().await, Err(ConnectError::Witness(_)));
+    assert_eq!(fs::read_to_string(location.witness()).unwrap(), "something else\n");
+}
+
+async fn a_backup_comes_back_as_an_older_copy(location: TestDatabase) {
+    let key = StoreKey::from_bytes(location.key);
+    let backup = location.witness().with_extension("backup");
+    let db = location.open().await;
+    let busy = db.begin().await.unwrap();
+    back_up(&location.url, &key, &backup).await.unwrap();
+    drop(busy);
+    let mode = fs::metadata(&backup).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0);
+    assert_matches!(back_up(&location.url, &key, &backup).await, Err(BackupError::Target(_)));
+    assert!(tell(&db).await, "said after the backup");
+    db.close().await.unwrap();
+
+    let aside = restore(&location.url, &key, &backup).await.unwrap();
+    assert_eq!(aside.is_some_and(|aside| aside.exists()), location.file.is_some());
+    let db = location.open().await;
+    assert!(db.is_rolled_back());
+    assert!(tell(&db).await, "what was said after the backup is there");
+}
+
+async fn nothing_is_restored_under_a_running_bridge(location: TestDatabase) {
+    let key = StoreKey::from_bytes(location.key);
+    let backup = location.witness().with_extension("backup");
+    let db = location.open().await;
+    back_up(&location.url, &key, &backup).await.unwrap();
+    assert!(tell(&db).await);
+    assert_matches!(
+        restore(&location.url, &key, &backup).await,
+        Err(BackupError::Lease(LeaseError::Taken))
+    );
+    assert!(!tell(&db).await, "it was restored");
+}
+
+#[tokio::test]
+async fn a_backup_that_was_only_copied_back_is_noticed() {
+    let location = sqlite();
+    let backup = location.witness().with_extension("backup");
+    let db = location.open().await;
+    back_up(&location.url, &StoreKey::from_bytes(location.key), &backup).await.unwrap();
+    db.close().await.unwrap();
+    fs::remove_file(location.witness()).unwrap();
+    fs::copy(&backup, location.file.as_ref().unwrap()).unwrap();
+    assert!(is_rolled_back(&location).await);
+}
+
+#[tokio::test]
+async fn a_backup_under_another_key_is_neither_made_nor_restored() {
+    let location = sqlite();
+    let backup = location.witness().with_extension("backup");
+    let db = location.open().await;
+    let wrong = StoreKey::from_bytes([9; 32]);
+    let refused = back_up(&location.url, &wrong, &backup).await;
+    assert_matches!(refused, Err(BackupError::Open(ConnectError::WrongKey)));
+    assert!(!backup.exists());
+    back_up(&location.url, &StoreKey::from_bytes(location.key), &backup).await.unwrap();
+    db.close().await.unwrap();
+    let refused = restore(&location.url, &wrong, &backup).await;
+    assert_matches!(refused, Err(BackupError::Open(ConnectError::WrongKey)));
+    fs::write(&backup, "no database").unwrap();
+    let refused = restore(&location.url, &StoreKey::from_bytes(location.key), &backup).await;
+    assert_matches!(refused, Err(BackupError::Open(ConnectError::Connect(_))));
+    assert!(!is_rolled_back(&location).await, "the database was touched");
+}

@@ -1,0 +1,197 @@
+//! A backup is restored: the bridge goes on, and no key is used twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tests::evil_hs::EvilHomeserver;
+use tests::{Namespace, Shield, World, postgres};
+use vodozemac::megolm::MegolmMessage;
+use vodozemac::olm::OlmMessage;
+
+use crate::Chat;
+
+impl Chat {
+    /// Ten messages each way, by turns.
+    async fn talk(&self, when: &str) -> Result<()> {
+        for number in 0..10 {
+            let (question, answer) = (format!("{when}: {number}?"), format!("{when}: {number}."));
+            self.alice.send(&self.room, &question).await?;
+            self.bob.receives(&question).await?;
+            self.bob.send(&self.alices_jid(), &answer, Namespace::Legacy).await?;
+            self.alice.receives(&answer).await?;
+        }
+        Ok(())
+    }
+
+    async fn restore_from_twenty_messages_ago(&mut self) -> Result<String> {
+        let backup = self.world.dir().join("backup");
+        self.talk("before").await?;
+        self.world.bridge.back_up(&backup).await?;
+        self.talk("since").await?;
+        self.world.bridge.kill().await?;
+        self.world.bridge.restore(&backup).await
+    }
+
+    /// The devices of the ghost, as Alice's client knows them.
+    async fn ghosts_devices(&self) -> Result<BTreeSet<String>> {
+        let ghost = self.world.ghost_of(self.bob.jid());
+        Ok(self.alice.devices_of(&ghost).await?.into_keys().collect())
+    }
+}
+
+/// What the homeserver was given under keys that must be used once.
+#[derive(Default)]
+struct KeysUsed {
+    keys: BTreeMap<String, Value>,
+    twice: usize,
+}
+
+impl KeysUsed {
+    fn note(&mut self, key: String, used_for: &Value) {
+        let before = self.keys.insert(key, used_for.clone());
+        self.twice += usize::from(before.is_some_and(|before| before != *used_for));
+    }
+
+    /// Megolm messages by session and index.
+    fn note_room_messages(&mut self, evil: &EvilHomeserver, room: &str) -> Result<()> {
+        for sent in evil.sent_into(room) {
+            let Some(session) = sent.session() else { continue };
+            let ciphertext = sent.content.get("ciphertext").context("a ciphertext")?;
+            let message = MegolmMessage::from_base64(ciphertext.as_str().unwrap_or_default())?;
+            self.note(format!("megolm {session} {}", message.message_index()), ciphertext);
+        }
+        Ok(())
+    }
+
+    /// Olm messages by ratchet key and index, and one-time keys by their public half.
+    fn note_requests(&mut self, evil: &EvilHomeserver) -> Result<()> {
+        for request in evil.requests().events() {
+            let user = request.user.clone().unwrap_or_default();
+            let one_time = request.body.get("one_time_keys").and_then(Value::as_object);
+            for (id, key) in one_time.into_iter().flatten() {
+                let public = key.get("key").context("a one-time key")?;
+                self.note(format!("one-time key {public}"), &serde_json::json!([user, id]));
+            }
+            let messages = request.body.get("messages").and_then(Value::as_object);
+            let devices = messages.into_iter().flatten().filter_map(|(_, all)| all.as_object());
+            for (_, message) in devices.flatten() {
+                let ciphertexts = message.get("ciphertext").and_then(Value::as_object);
+                for (receiver, ciphertext) in ciphertexts.into_iter().flatten() {
+                    self.note_olm_message(receiver, ciphertext)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note_olm_message(&mut self, receiver: &str, ciphertext: &Value) -> Result<()> {
+        let parsed: OlmMessage = serde_json::from_value(ciphertext.clone())?;
+        let message = match &parsed {
+            OlmMessage::Normal(message) => message,
+            OlmMessage::PreKey(message) => message.message(),
+        };
+        let (key, index) = (message.ratchet_key().to_base64(), message.chain_index());
+        self.note(format!("olm {receiver} {key} {index}"), ciphertext);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn after_a_restore_no_key_is_used_twice_and_both_go_on() -> Result<()> {
+    let (world, evil) = World::start_with_evil_homeserver("restore").await?;
+    let mut chat = Chat::open_in(world).await?;
+    let told = chat.restore_from_twenty_messages_ago().await?;
+    ensure!(told.contains("2 Matrix devices"), "{told}");
+    let before = chat.ghosts_devices().await?;
+
+    let began = Instant::now();
+    chat.world.bridge.run().await?;
+    let ghost = chat.world.ghost_of(chat.bob.jid());
+    let new_device = async {
+        loop {
+            let devices = chat.ghosts_devices().await?;
+            if devices.len() == 1 && devices.is_disjoint(&before) {
+                return anyhow::Ok(devices);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    let devices = tokio::time::timeout(tests::journal::SOON, new_device).await??;
+    ensure!(before.len() == 1, "the ghost had other devices: {before:?}");
+    for device in &devices {
+        chat.alice.sees_signed(&ghost, device).await?;
+    }
+    chat.alice.send(&chat.room, "Are you back?").await?;
+    chat.bob.receives("Are you back?").await?;
+    let took = began.elapsed();
+    let jid = chat.alices_jid();
+    for namespace in Namespace::BOTH {
+        let body = format!("I am, in {}", namespace.uri());
+        chat.bob.send(&jid, &body, namespace).await?;
+        assert_eq!(chat.alice.receives(&body).await?.shield, Some(Shield::None));
+    }
+    chat.talk("after").await?;
+
+    let mut used = KeysUsed::default();
+    used.note_room_messages(&evil, &chat.room)?;
+    used.note_requests(&evil)?;
+    ensure!(used.keys.len() > 100, "too few keys were seen: {}", used.keys.len());
+    let (twice, keys) = (used.twice, used.keys.len());
+    println!(
+        "safety: restored: {twice} of {keys} keys used twice, delivery again after {took:.1?}"
+    );
+    assert_eq!(twice, 0);
+    assert_eq!(chat.bob.undecryptable(), 0, "a message key was used twice on XMPP");
+    assert!(chat.alice.messages().iter().all(|message| message.failure.is_none()));
+    chat.end().await
+}
+
+#[tokio::test]
+async fn a_contact_who_writes_first_after_a_restore_is_understood_from_the_second_message_on()
+-> Result<()> {
+    let mut chat = Chat::open("restore-contact-first").await?;
+    chat.restore_from_twenty_messages_ago().await?;
+    chat.world.bridge.run().await?;
+    let jid = chat.alices_jid();
+    chat.bob.send(&jid, "Lost", Namespace::Legacy).await?;
+    chat.bot_tells_alice("its encryption session is broken; a new one is being set up").await?;
+    chat.bob.send(&jid, "Heard", Namespace::Legacy).await?;
+    chat.alice.receives("Heard").await?;
+    chat.talk("after").await?;
+    assert_eq!(chat.bob.undecryptable(), 0);
+    chat.end().await
+}
+
+#[tokio::test]
+async fn a_database_that_was_put_back_by_hand_is_noticed() -> Result<()> {
+    let mut chat = Chat::open("restore-by-hand").await?;
+    let file = chat.world.bridge.dir().join("gephyra.db");
+    let copy = chat.world.dir().join("copy.db");
+    chat.talk("before").await?;
+    chat.world.bridge.stop().await?;
+    std::fs::copy(&file, &copy)?;
+    chat.world.bridge.run().await?;
+    chat.talk("since").await?;
+    chat.world.bridge.stop().await?;
+    std::fs::copy(&copy, &file)?;
+
+    chat.world.bridge.run().await?;
+    let logged = chat.world.bridge.files_containing("app.rolled_back")?;
+    ensure!(!logged.is_empty(), "the operator was not told");
+    chat.talk("after").await?;
+    assert_eq!(chat.bob.undecryptable(), 0);
+    chat.end().await
+}
+
+#[tokio::test]
+async fn a_postgresql_database_is_backed_up_and_restored() -> Result<()> {
+    let world = World::start_on("restore-postgres", postgres::new_database().await?).await?;
+    let mut chat = Chat::open_in(world).await?;
+    chat.restore_from_twenty_messages_ago().await?;
+    chat.world.bridge.run().await?;
+    chat.talk("after").await?;
+    assert_eq!(chat.bob.undecryptable(), 0);
+    chat.end().await
+}
