@@ -67,7 +67,7 @@ impl KeysUsed {
 
     /// Olm messages by ratchet key and index, and one-time keys by their public half.
     fn note_requests(&mut self, evil: &EvilHomeserver) -> Result<()> {
-        for request in evil.requests().events() {
+        for request in evil.requests().read(<[_]>::to_vec) {
             let user = request.user.clone().unwrap_or_default();
             let one_time = request.body.get("one_time_keys").and_then(Value::as_object);
             for (id, key) in one_time.into_iter().flatten() {

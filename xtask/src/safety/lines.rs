@@ -39,6 +39,7 @@ const IDENTITY: &str = "Identity";
 const REPLAY: &str = "Replay";
 const FORGERY: &str = "Forgery";
 const DOWNGRADE: &str = "Downgrade";
+const CRASH: &str = "Crash";
 
 /// All of them, by group.
 #[rustfmt::skip]
@@ -114,4 +115,7 @@ pub const LINES: &[Line] = &[
         "tests::flows policy::plaintext_from_xmpp_is_marked", "plaintext_from_xmpp", Holds),
     line(DOWNGRADE, "a contact's device list that is taken away does not mean plaintext",
         "bridge xmpp::tests::trust::a_removed_device_list_does_not_mean_plaintext", "removed_list", Holds),
+
+    line(CRASH, "after the restore of a backup no Olm, Megolm or one-time key is used twice (W13)",
+        "tests::flows restore::after_a_restore_no_key_is_used_twice_and_both_go_on", "restored", Holds),
 ];
