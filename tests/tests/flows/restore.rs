@@ -13,13 +13,13 @@ use vodozemac::olm::OlmMessage;
 use crate::Chat;
 
 impl Chat {
-    /// Ten messages each way, by turns.
+    /// Ten messages each way, by turns, so that the ratchets of both turn at each.
     async fn talk(&self, when: &str) -> Result<()> {
         for number in 0..10 {
             let (question, answer) = (format!("{when}: {number}?"), format!("{when}: {number}."));
             self.alice.send(&self.room, &question).await?;
             self.bob.receives(&question).await?;
-            self.bob.send(&self.alices_jid(), &answer, Namespace::Legacy).await?;
+            self.bob.send(&self.alices_jid(), &answer, Namespace::Omemo2).await?;
             self.alice.receives(&answer).await?;
         }
         Ok(())
@@ -69,8 +69,10 @@ impl KeysUsed {
     fn note_requests(&mut self, evil: &EvilHomeserver) -> Result<()> {
         for request in evil.requests().read(<[_]>::to_vec) {
             let user = request.user.clone().unwrap_or_default();
-            let one_time = request.body.get("one_time_keys").and_then(Value::as_object);
-            for (id, key) in one_time.into_iter().flatten() {
+            let keys = request.body.get("one_time_keys").and_then(Value::as_object);
+            for (id, key) in
+                keys.filter(|_| request.path.ends_with("/keys/upload")).into_iter().flatten()
+            {
                 let public = key.get("key").context("a one-time key")?;
                 self.note(format!("one-time key {public}"), &serde_json::json!([user, id]));
             }
@@ -155,9 +157,9 @@ async fn a_contact_who_writes_first_after_a_restore_is_understood_from_the_secon
     chat.restore_from_twenty_messages_ago().await?;
     chat.world.bridge.run().await?;
     let jid = chat.alices_jid();
-    chat.bob.send(&jid, "Lost", Namespace::Legacy).await?;
+    chat.bob.send(&jid, "Lost", Namespace::Omemo2).await?;
     chat.bot_tells_alice("its encryption session is broken; a new one is being set up").await?;
-    chat.bob.send(&jid, "Heard", Namespace::Legacy).await?;
+    chat.bob.send(&jid, "Heard", Namespace::Omemo2).await?;
     chat.alice.receives("Heard").await?;
     chat.talk("after").await?;
     assert_eq!(chat.bob.undecryptable(), 0);
