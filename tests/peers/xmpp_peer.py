@@ -30,6 +30,8 @@ from slixmpp.clientxmpp import ClientXMPP
 from slixmpp.exceptions import IqError
 from slixmpp.jid import JID
 from slixmpp.plugins import register_plugin
+from slixmpp.xmlstream.handler import CoroutineCallback
+from slixmpp.xmlstream.matcher import MatchXPath
 from slixmpp_omemo import XEP_0384
 
 NAMESPACES = {"legacy": "eu.siacs.conversations.axolotl", "omemo2": "urn:xmpp:omemo:2"}
@@ -172,6 +174,10 @@ class Peer(ClientXMPP):
             self.register_plugin("xep_0384", module=sys.modules[__name__])
         self.add_event_handler("session_start", self.on_start)
         self.add_event_handler("message", self.on_message)
+        # slixmpp calls only stanzas with a body messages.
+        for namespace in SPOKEN:
+            matcher = MatchXPath(f"{{jabber:client}}message/{{{namespace}}}encrypted")
+            self.register_handler(CoroutineCallback(f"Empty in {namespace}", matcher, self.on_encrypted))
         self.add_event_handler("message_error", self.on_bounce)
         self.add_event_handler("receipt_received", lambda m: say("receipt", of=m["receipt"], sender=m["from"].bare))
         self.add_event_handler("failed_auth", lambda _: say("refused"))
@@ -191,6 +197,10 @@ class Peer(ClientXMPP):
 
     def on_bounce(self, stanza):
         say("bounced", of=stanza["id"], sender=stanza["from"].bare, condition=stanza["error"]["condition"])
+
+    async def on_encrypted(self, stanza):
+        if not stanza["body"]:
+            await self.on_message(stanza)
 
     async def on_message(self, stanza):
         async with self.in_order:

@@ -300,6 +300,15 @@ impl OmemoUser {
         theirs.map(|message| message.body).collect()
     }
 
+    /// Waits until an empty message comes, as one does that sets up a new session.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn gets_empty_message(&self, from: &str) -> Result<()> {
+        let empty = |event: &Value| (event.get("sender")? == from).then_some(());
+        self.peer.wait_for("empty", SOON, empty).await
+    }
+
     /// How many stanzas could not be decrypted.
     pub fn undecryptable(&self) -> usize {
         self.peer.events("undecryptable").len()

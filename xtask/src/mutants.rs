@@ -11,7 +11,7 @@ use crate::postgres::Postgres;
 use crate::shell::{announce, built, cargo, output, run, workspace};
 
 /// The version whose descriptions of changes `docs/mutants.md` repeats.
-const VERSION: &str = "27.0.0";
+const VERSION: &str = "27.1.0";
 
 /// Cases of each property: a property that needs more of them to notice a change is not what holds the code.
 const PROPTEST_CASES: &str = "8";

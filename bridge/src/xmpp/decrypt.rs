@@ -385,10 +385,11 @@ impl Core {
         let Ok(_permit) = self.heals.acquire().await else { return };
         let Ok((own, _)) = self.jids(chat) else { return };
         self.seen.bundles_may_be_new(chat);
-        let Ok(mut bundles) = self.fetch_bundles(chat, namespace, vec![device]).await else {
+        let fetched = self.fetch_bundles(chat, namespace, vec![device]).await;
+        let Some(bundle) = fetched.ok().and_then(|mut bundles| bundles.remove(&device)) else {
+            tracing::info!("xmpp.decrypt: a session is not replaced: its device has no bundle");
             return;
         };
-        let Some(bundle) = bundles.remove(&device) else { return };
         let healed = async {
             let mut tx = self.db.begin().await?;
             let mut sessions = load_sessions(&mut tx, chat, device, namespace).await?;
@@ -396,12 +397,15 @@ impl Core {
                 sessions.retire_current();
             }
             let to = (device, namespace);
-            self.send_empty(&mut tx, chat, &own, to, sessions, Some(bundle)).await?;
+            let is_sent = self.send_empty(&mut tx, chat, &own, to, sessions, Some(bundle)).await?;
             tx.commit().await?;
-            Ok::<_, AccountError>(())
+            Ok::<_, AccountError>(is_sent)
         };
         match healed.await {
-            Ok(()) => self.outbox_bell.notify_one(),
+            Ok(is_sent) => {
+                tracing::info!(is_sent, "xmpp.decrypt: a session is replaced");
+                self.outbox_bell.notify_one();
+            }
             Err(error) => tracing::error!(
                 error = error_chain(&error),
                 "xmpp.decrypt: a session was not healed"

@@ -159,6 +159,7 @@ async fn a_contact_who_writes_first_after_a_restore_is_understood_from_the_secon
     let jid = chat.alices_jid();
     chat.bob.send(&jid, "Lost", Namespace::Omemo2).await?;
     chat.bot_tells_alice("its encryption session is broken; a new one is being set up").await?;
+    chat.bob.gets_empty_message(&jid).await?;
     chat.bob.send(&jid, "Heard", Namespace::Omemo2).await?;
     chat.alice.receives("Heard").await?;
     chat.talk("after").await?;
