@@ -89,7 +89,8 @@ class Omemo(XEP_0384):
 
     async def _on_device_list_update(self, msg):
         try:
-            await super()._on_device_list_update(msg)
+            async with self.xmpp.in_order:
+                await super()._on_device_list_update(msg)
             say("announced", sender=msg["from"].bare, node=msg["pubsub_event"]["items"]["node"])
         except omemo.UnknownNamespace:
             pass  # a namespace this client was told not to speak
@@ -162,7 +163,8 @@ class Peer(ClientXMPP):
     def __init__(self):
         super().__init__(OPTIONS.jid, os.environ["XMPP_PEER_PASSWORD"])
         self.sent = {}
-        # Stanzas are read in the order in which they came, also where one needs an answer from the network first.
+        # Messages and device lists are taken in the order in which they came, also where one needs an answer from the
+        # network first: the library looks a sender up and learns of devices in several steps.
         self.in_order = asyncio.Lock()
         self.enable_plaintext = True
         self["feature_mechanisms"].unencrypted_scram = True
