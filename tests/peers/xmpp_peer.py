@@ -164,7 +164,7 @@ class Peer(ClientXMPP):
         super().__init__(OPTIONS.jid, os.environ["XMPP_PEER_PASSWORD"])
         self.sent = {}
         # Messages and device lists are taken in the order in which they came, also where one needs an answer from the
-        # network first: the library looks a sender up and learns of devices in several steps.
+        # network first, and nothing is encrypted meanwhile: the library learns of devices in several steps.
         self.in_order = asyncio.Lock()
         self.enable_plaintext = True
         self["feature_mechanisms"].unencrypted_scram = True
@@ -283,6 +283,10 @@ class Peer(ClientXMPP):
 
     async def do_send(self, command):
         """Sends an encrypted message and says which id it went under."""
+        async with self.in_order:
+            return await self.encrypt_and_send(command)
+
+    async def encrypt_and_send(self, command):
         to, body, namespace = JID(command["to"]), command["body"], NAMESPACES[command["namespace"]]
         await self.refresh(to.bare)
         plaintext = body.encode()
@@ -321,9 +325,10 @@ class Peer(ClientXMPP):
 
     async def do_devices(self, command):
         """The devices of a contact, freshly fetched."""
-        await self.refresh(command["jid"], force=True)
-        manager = await self["xep_0384"].get_session_manager()
-        devices = await manager.get_device_information(command["jid"])
+        async with self.in_order:
+            await self.refresh(command["jid"], force=True)
+            manager = await self["xep_0384"].get_session_manager()
+            devices = await manager.get_device_information(command["jid"])
         return {
             "devices": [
                 {"id": d.device_id, "namespaces": sorted(d.namespaces), "fingerprint": printed(manager, d)}

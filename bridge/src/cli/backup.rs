@@ -58,8 +58,9 @@ impl RestoreArgs {
         let (config, key) = load(&self.config)?;
         let database = &config.database;
         block_on(async {
-            let aside = store::restore(database.url.as_str(), &key, &self.from).await?;
-            let db = Database::connect(database.url.as_str(), &key, &database.witness_file).await?;
+            let url = database.url.as_str();
+            let aside = store::restore(url, &key, &self.from, &SystemClock).await?;
+            let db = Database::connect(url, &key, &database.witness_file).await?;
             let recovered = recover(&db, &SystemClock, &mut OsRng).await?;
             db.close().await?;
             Ok(report(aside.as_deref(), recovered))

@@ -15,6 +15,8 @@ use std::{
 use sqlx::{AnyConnection, Connection as _, Executor as _};
 use url::Url;
 
+use crate::clock::Clock;
+
 use super::{
     ConnectError, LeaseError, StoreKey,
     database::{Location, MIGRATIONS, check_key},
@@ -47,8 +49,8 @@ pub async fn back_up(url: &str, key: &StoreKey, to: &Path) -> Result<(), BackupE
 }
 
 /// Puts a copy that [`back_up`] has written into the place of the database at `url`, which nobody
-/// may be using, and marks it as an older copy. A SQLite database that is there is moved aside; its
-/// new path is returned. A PostgreSQL database must exist; its tables are replaced.
+/// may be using, and marks it as an older copy. A SQLite database that is there is moved aside, to a
+/// name with the time; its new path is returned. A PostgreSQL database must exist; its tables are replaced.
 ///
 /// # Errors
 /// See [`BackupError`]. Nothing has changed then, unless the mark alone is missing.
@@ -56,13 +58,14 @@ pub async fn restore(
     url: &str,
     key: &StoreKey,
     from: &Path,
+    clock: &dyn Clock,
 ) -> Result<Option<PathBuf>, BackupError> {
     sqlx::any::install_default_drivers();
     match Location::parse(url)? {
         Location::Sqlite(path) => {
             let lease = Lease::take_file(&path)?;
             check_sqlite_copy(from, key).await?;
-            let aside = put_in_place(&path, from)?;
+            let aside = put_in_place(&path, from, clock.now())?;
             mark(url).await?;
             lease.release().await.map_err(ConnectError::Connect)?;
             Ok(aside)
@@ -101,7 +104,7 @@ async fn copy_sqlite(database: &mut AnyConnection, to: &Path) -> Result<(), Back
     copied.map_err(ConnectError::Connect)?;
     // Whoever only copies it back is protected too.
     mark(&sqlite_url(to)).await?;
-    Ok(fs::File::open(to).and_then(|file| file.sync_all()).map_err(BackupError::Target)?)
+    fs::File::open(to).and_then(|file| file.sync_all()).map_err(BackupError::Target)
 }
 
 async fn mark(url: &str) -> Result<(), BackupError> {
@@ -125,7 +128,7 @@ fn sqlite_url(path: &Path) -> String {
 }
 
 /// The copy is complete under another name before anything is moved.
-fn put_in_place(path: &Path, from: &Path) -> Result<Option<PathBuf>, BackupError> {
+fn put_in_place(path: &Path, from: &Path, now: SystemTime) -> Result<Option<PathBuf>, BackupError> {
     let incoming = beside(path, ".restoring");
     match fs::remove_file(&incoming) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -136,17 +139,17 @@ fn put_in_place(path: &Path, from: &Path) -> Result<Option<PathBuf>, BackupError
     create_new(&incoming)?;
     fs::copy(from, &incoming).map_err(BackupError::Source)?;
     fs::File::open(&incoming).and_then(|file| file.sync_all()).map_err(BackupError::Target)?;
-    let aside = move_aside(path).map_err(BackupError::Target)?;
+    let aside = move_aside(path, now).map_err(BackupError::Target)?;
     fs::rename(&incoming, path).map_err(BackupError::Target)?;
     Ok(aside)
 }
 
 /// The files of a SQLite database belong together.
-fn move_aside(path: &Path) -> io::Result<Option<PathBuf>> {
+fn move_aside(path: &Path, now: SystemTime) -> io::Result<Option<PathBuf>> {
     if !path.exists() {
         return Ok(None);
     }
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let aside = beside(path, &format!(".replaced-{}", since_1970.as_millis()));
     for suffix in ["-wal", "-shm", ""] {
         match fs::rename(beside(path, suffix), beside(&aside, suffix)) {

@@ -5,9 +5,12 @@ use std::{fs, os::unix::fs::PermissionsExt as _};
 use assert_matches::assert_matches;
 use sqlx::Executor as _;
 
-use crate::store::{
-    BackupError, ConnectError, Database, LeaseError, Notice, StoreKey, back_up, restore,
-    testing::{TestDatabase, on_both_databases, sqlite},
+use crate::{
+    clock::SystemClock,
+    store::{
+        BackupError, ConnectError, Database, LeaseError, Notice, StoreKey, back_up, restore,
+        testing::{TestDatabase, on_both_databases, sqlite},
+    },
 };
 
 on_both_databases!(
@@ -138,7 +141,7 @@ async fn a_backup_comes_back_as_an_older_copy(location: TestDatabase) {
     assert!(tell(&db).await, "said after the backup");
     db.close().await.unwrap();
 
-    let aside = restore(&location.url, &key, &backup).await.unwrap();
+    let aside = restore(&location.url, &key, &backup, &SystemClock).await.unwrap();
     assert_eq!(aside.is_some_and(|aside| aside.exists()), location.file.is_some());
     let db = location.open().await;
     assert!(db.is_rolled_back());
@@ -152,7 +155,7 @@ async fn nothing_is_restored_under_a_running_bridge(location: TestDatabase) {
     back_up(&location.url, &key, &backup).await.unwrap();
     assert!(tell(&db).await);
     assert_matches!(
-        restore(&location.url, &key, &backup).await,
+        restore(&location.url, &key, &backup, &SystemClock).await,
         Err(BackupError::Lease(LeaseError::Taken))
     );
     assert!(!tell(&db).await, "it was restored");
@@ -181,10 +184,11 @@ async fn a_backup_under_another_key_is_neither_made_nor_restored() {
     assert!(!backup.exists());
     back_up(&location.url, &StoreKey::from_bytes(location.key), &backup).await.unwrap();
     db.close().await.unwrap();
-    let refused = restore(&location.url, &wrong, &backup).await;
+    let refused = restore(&location.url, &wrong, &backup, &SystemClock).await;
     assert_matches!(refused, Err(BackupError::Open(ConnectError::WrongKey)));
     fs::write(&backup, "no database").unwrap();
-    let refused = restore(&location.url, &StoreKey::from_bytes(location.key), &backup).await;
+    let refused =
+        restore(&location.url, &StoreKey::from_bytes(location.key), &backup, &SystemClock).await;
     assert_matches!(refused, Err(BackupError::Open(ConnectError::Connect(_))));
     assert!(!is_rolled_back(&location).await, "the database was touched");
 }
