@@ -4,7 +4,8 @@ use assert_matches::assert_matches;
 
 use super::people::{Person, acquainted, alice, bob, text, words};
 use crate::omemo::{
-    Answer, DecryptError, DeviceError, EncryptError, Namespace, Payload, Plaintext, SessionList,
+    Answer, DecryptError, DeviceError, DeviceFailure, EncryptError, Machine, Namespace, Payload,
+    Plaintext, SessionList,
     encrypted::{EncryptedElement, KeyKind},
     limits::{MAX_PAYLOAD_BYTES, PREKEYS},
     wire::ratchet_message::decode_ratchet_message,
@@ -230,11 +231,20 @@ fn nothing_secret_is_printed() {
     let decrypted = bob.receive(&alice, &element).unwrap();
     let sessions = bob.sessions_with(alice.jid, alice.device(), Namespace::V2).unwrap();
     let account = bob.account();
-    let shown = format!("{element:?} {decrypted:?} {sessions:?} {account:?}");
+    let machine = Machine::new(account, bob.jid);
+    let failure = DeviceFailure {
+        jid: bob.jid.to_owned(),
+        device: bob.device(),
+        error: DeviceError::NoBundle,
+    };
+    let shown =
+        format!("{element:?} {decrypted:?} {sessions:?} {account:?} {machine:?} {failure:?}");
     let identity = alice.account().identity_key();
     let fingerprint = identity.fingerprint().replace(' ', "");
     for hidden in ["swordfish", "bob@", "alice%", fingerprint.as_str(), ", 1, ", "[1"] {
         assert!(!shown.contains(hidden), "{hidden:?} is shown");
     }
-    assert!(shown.contains("Account(…)"));
+    for shown_name in ["Account(…)", "Machine(…)", "DeviceFailure(NoBundle)"] {
+        assert!(shown.contains(shown_name), "{shown_name} is not in {shown}");
+    }
 }

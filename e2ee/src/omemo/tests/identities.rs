@@ -6,7 +6,7 @@ use super::{
     people::{Person, acquainted, alice, bob, text},
     refusals::with_exchange,
 };
-use crate::omemo::{Account, DecryptError, DeviceError, EncryptError, Namespace, wire};
+use crate::omemo::{Account, DecryptError, DeviceError, EncryptError, Namespace, Recipient, wire};
 
 #[test]
 fn another_identity_is_held_until_it_is_approved() {
@@ -112,5 +112,28 @@ fn our_own_identity_is_nobody_elses() {
         let reflected = with_exchange(&message, |exchange| exchange.identity_bytes = own);
         assert_eq!(bob.receive(&alice, &reflected).unwrap_err(), DecryptError::OwnIdentity);
         assert_eq!(bob.hear(&alice, &message), "hello");
+    }
+}
+
+#[test]
+fn sessions_and_bundles_of_the_other_namespace_are_not_used() {
+    for (namespace, other) in
+        [(Namespace::Legacy, Namespace::V2), (Namespace::V2, Namespace::Legacy)]
+    {
+        let (mut alice, mut bob) = acquainted(other);
+        let fresh = alice.recipient(&bob, namespace);
+        let with_bundle = Recipient { bundle: Some(bob.bundle(other)), ..fresh.clone() };
+        let sessions = alice.sessions_with(bob.jid, bob.device(), other);
+        let with_sessions = Recipient { sessions, ..fresh.clone() };
+        for recipient in [with_bundle, with_sessions] {
+            let refused = alice.try_encrypt(bob.jid, vec![recipient], &text(namespace, "x"));
+            assert_matches!(
+                refused,
+                Err(EncryptError::NoUsableDevice { failures })
+                    if failures[0].error == DeviceError::Namespace
+            );
+        }
+        let message = alice.say(&bob, namespace, "as it should be");
+        assert_eq!(bob.hear(&alice, &message), "as it should be");
     }
 }
