@@ -13,6 +13,7 @@ use crate::{
     appservice::{self, AppserviceState},
     clock::{Clock, SystemClock},
     config::Config,
+    housekeeping::keep_house,
     matrix::{ClientError, DeviceLimits, Devices, DevicesParts, MatrixClient, Outbox},
     namespace::Namespace,
     network::{Network, NetworkClient},
@@ -159,6 +160,13 @@ impl App {
         self.tracker.spawn(async move {
             tokio::select! {
                 () = start_matrix(&hub, &outbox, &devices) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        let (db, stop) = (self.db.clone(), self.stop.clone());
+        self.tracker.spawn(async move {
+            tokio::select! {
+                never = keep_house(&db, &SystemClock) => match never {},
                 () = stop.cancelled() => {}
             }
         });

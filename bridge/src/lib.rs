@@ -7,6 +7,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod escape;
+pub mod housekeeping;
 pub mod matrix;
 pub mod namespace;
 pub mod network;

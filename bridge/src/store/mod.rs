@@ -17,6 +17,7 @@ mod crypto;
 mod database;
 mod error;
 mod ghosts;
+mod housekeeping;
 mod inbox_event;
 mod key;
 mod key_log;
@@ -53,6 +54,7 @@ pub use self::{
     database::{ConnectError, Database, open_for_reading},
     error::StoreError,
     ghosts::{Ghost, GhostStage, Ghosts},
+    housekeeping::{Forgotten, Housekeeping},
     inbox_event::MalformedEvent,
     key::{StoreKey, StoreKeyError},
     key_log::{KeyEvent, KeyLog, KeyLogCheck, KeyLogEntry, KeyLogRow, LoggedKey},

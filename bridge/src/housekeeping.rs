@@ -1,0 +1,48 @@
+//! Forgets by age what is of no use any more: the rules, and the rounds in which they are applied.
+
+use std::{convert::Infallible, time::Duration};
+
+use crate::{
+    clock::Clock,
+    store::{Database, StoreError},
+};
+
+/// How often it is looked.
+const EVERY: Duration = Duration::from_secs(6 * 60 * 60);
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// A homeserver repeats a transaction for days at most.
+const EVENTS_DAYS: i64 = 30;
+
+/// Reports of delivery come within days; a year leaves room for what refers to old messages.
+const MESSAGES_DAYS: i64 = 365;
+
+/// Clients replace a room key after a week at the latest, if they are not told otherwise.
+const ROOM_KEYS_DAYS: i64 = 90;
+
+/// Looks again and again.
+pub async fn keep_house(db: &Database, clock: &dyn Clock) -> Infallible {
+    loop {
+        if let Err(error) = look_once(db, clock).await {
+            tracing::warn!(error = %crate::error_chain(&error), "housekeeping.failed");
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// One round.
+///
+/// # Errors
+/// When the database failed: nothing was forgotten.
+pub async fn look_once(db: &Database, clock: &dyn Clock) -> Result<(), StoreError> {
+    let now_ms = i64::try_from(clock.now_ms()).unwrap_or(i64::MAX);
+    let before = |days: i64| now_ms.saturating_sub(days.saturating_mul(DAY_MS));
+    let mut tx = db.begin().await?;
+    tx.housekeeping().date(now_ms).await?;
+    let events = tx.matrix_inbox().purge_done(before(EVENTS_DAYS)).await?;
+    let forgotten = tx.housekeeping().forget(before(MESSAGES_DAYS), before(ROOM_KEYS_DAYS)).await?;
+    tx.commit().await?;
+    tracing::debug!(events, ?forgotten, "housekeeping.done");
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! What is forgotten with time, so that the database does not grow for ever.
+//!
+//! Rows carry no time of their own: the first round that finds one dates it, so nothing is
+//! forgotten earlier than it should be.
+
+use sqlx::AnyConnection;
+
+use super::{StoreError, Transaction};
+
+/// The tables whose rows are dated.
+const DATED: [&str; 3] = ["message_map", "megolm_index", "crypto_room_keys"];
+
+/// What one round has forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Which Matrix event was which message of the other network.
+    pub messages: u64,
+    /// Room keys of others and of ours that nobody uses any more.
+    pub room_keys: u64,
+    /// Places in those room keys' sessions.
+    pub positions: u64,
+}
+
+/// Rows that end by age.
+pub struct Housekeeping<'t> {
+    conn: &'t mut AnyConnection,
+}
+
+impl Transaction {
+    /// Rows that end by age.
+    pub fn housekeeping(&mut self) -> Housekeeping<'_> {
+        Housekeeping { conn: self.parts().0 }
+    }
+}
+
+impl Housekeeping<'_> {
+    /// Dates the rows that are new since the last round, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn date(&mut self, now_ms: i64) -> Result<(), StoreError> {
+        for table in DATED {
+            let statement = format!("UPDATE {table} SET seen_ms = $1 WHERE seen_ms = 0");
+            sqlx::query(sqlx::AssertSqlSafe(statement))
+                .bind(now_ms.max(1))
+                .execute(&mut *self.conn)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets messages that are known since before `messages_ms`, and room keys that came and
+    /// were last used before `keys_ms` (milliseconds since 1970). The guard against replays goes with
+    /// the key, never before it: what cannot be decrypted cannot be replayed.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn forget(
+        &mut self,
+        messages_ms: i64,
+        keys_ms: i64,
+    ) -> Result<Forgotten, StoreError> {
+        let messages = sqlx::query("DELETE FROM message_map WHERE seen_ms > 0 AND seen_ms < $1")
+            .bind(messages_ms)
+            .execute(&mut *self.conn)
+            .await?
+            .rows_affected();
+        let room_keys = sqlx::query(
+            "DELETE FROM crypto_room_keys WHERE seen_ms > 0 AND seen_ms < $1 AND NOT EXISTS (\
+                 SELECT 1 FROM megolm_index AS used \
+                 WHERE used.room_id = crypto_room_keys.room_id \
+                 AND used.session_id = crypto_room_keys.session_id \
+                 AND (used.seen_ms = 0 OR used.seen_ms >= $1))",
+        )
+        .bind(keys_ms)
+        .execute(&mut *self.conn)
+        .await?
+        .rows_affected();
+        if room_keys == 0 {
+            return Ok(Forgotten { messages, room_keys, positions: 0 });
+        }
+        let positions = sqlx::query(
+            "DELETE FROM megolm_index WHERE seen_ms > 0 AND seen_ms < $1 AND NOT EXISTS (\
+                 SELECT 1 FROM crypto_room_keys AS kept \
+                 WHERE kept.room_id = megolm_index.room_id \
+                 AND kept.session_id = megolm_index.session_id)",
+        )
+        .bind(keys_ms)
+        .execute(&mut *self.conn)
+        .await?
+        .rows_affected();
+        Ok(Forgotten { messages, room_keys, positions })
+    }
+}

@@ -1,0 +1,119 @@
+//! What is forgotten with time, and what is not.
+
+use ruma::{event_id, room_id};
+
+use crate::store::{
+    Database, Forgotten, IndexCheck, MessagePosition, Transaction,
+    testing::{TestDatabase, on_both_databases},
+};
+
+on_both_databases!(
+    a_row_is_dated_by_the_first_round_that_finds_it,
+    a_room_key_goes_when_it_was_long_unused,
+    the_guard_against_replays_stays_as_long_as_the_key,
+);
+
+const NOTHING: Forgotten = Forgotten { messages: 0, room_keys: 0, positions: 0 };
+
+async fn add_room_key(tx: &mut Transaction, session: &str) {
+    let (conn, _) = tx.parts();
+    sqlx::query(
+        "INSERT INTO crypto_tenants (tenant, user_id, device_id) VALUES (1, '@g:x', 'G') \
+         ON CONFLICT DO NOTHING",
+    )
+    .execute(&mut *conn)
+    .await
+    .unwrap();
+    sqlx::query(
+        "INSERT INTO crypto_room_keys (tenant, room_id, session_id, sender_key, \
+         sender_data_type, backed_up, pickle) VALUES (1, '!room:x', $1, 'key', 1, 0, $2)",
+    )
+    .bind(session)
+    .bind(b"sealed".as_slice())
+    .execute(&mut *conn)
+    .await
+    .unwrap();
+}
+
+async fn use_key(tx: &mut Transaction, session: &str, message_index: u32) -> IndexCheck {
+    let position =
+        MessagePosition { room_id: room_id!("!room:x"), session_id: session, message_index };
+    tx.megolm_index().check_and_insert(position, event_id!("$event"), 1).await.unwrap()
+}
+
+async fn add_message(tx: &mut Transaction, event: &str) {
+    sqlx::query(
+        "INSERT INTO message_map (id, event_id, room_id, local_user, contact, author, matrix_leg, \
+         remote_leg, status) VALUES ($1, $2, '!room:x', '@a:x', 'b@x', 'local', \
+         '\"plaintext\"', '\"plaintext\"', 'sent')",
+    )
+    .bind(i64::try_from(event.len()).unwrap())
+    .bind(event)
+    .execute(tx.parts().0)
+    .await
+    .unwrap();
+}
+
+/// A round at this time that forgets messages after 100 and keys after 50.
+async fn round(db: &Database, now_ms: i64) -> Forgotten {
+    let mut tx = db.begin().await.unwrap();
+    tx.housekeeping().date(now_ms).await.unwrap();
+    let forgotten = tx.housekeeping().forget(now_ms - 100, now_ms - 50).await.unwrap();
+    tx.commit().await.unwrap();
+    forgotten
+}
+
+async fn a_row_is_dated_by_the_first_round_that_finds_it(location: TestDatabase) {
+    let db = location.open().await;
+    let mut tx = db.begin().await.unwrap();
+    add_message(&mut tx, "$1").await;
+    tx.commit().await.unwrap();
+    assert_eq!(round(&db, 1000).await, NOTHING);
+    let mut tx = db.begin().await.unwrap();
+    add_message(&mut tx, "$22").await;
+    tx.commit().await.unwrap();
+    assert_eq!(round(&db, 1100).await, NOTHING);
+    assert_eq!(round(&db, 1101).await, Forgotten { messages: 1, ..NOTHING });
+    assert_eq!(round(&db, 1200).await, NOTHING);
+    assert_eq!(round(&db, 1201).await, Forgotten { messages: 1, ..NOTHING });
+}
+
+async fn a_room_key_goes_when_it_was_long_unused(location: TestDatabase) {
+    let db = location.open().await;
+    let mut tx = db.begin().await.unwrap();
+    for session in ["used", "unused", "used once"] {
+        add_room_key(&mut tx, session).await;
+    }
+    assert_eq!(use_key(&mut tx, "used once", 0).await, IndexCheck::Fresh);
+    tx.commit().await.unwrap();
+    assert_eq!(round(&db, 1000).await, NOTHING);
+    for (number, now_ms) in [(0, 1040), (1, 1080)] {
+        let mut tx = db.begin().await.unwrap();
+        assert_eq!(use_key(&mut tx, "used", number).await, IndexCheck::Fresh);
+        tx.commit().await.unwrap();
+        let forgotten = round(&db, now_ms).await;
+        let expected = if number == 0 { 0 } else { 2 };
+        assert_eq!(forgotten.room_keys, expected, "at {now_ms}");
+    }
+    assert_eq!(round(&db, 1130).await, NOTHING);
+    assert_eq!(round(&db, 1131).await, Forgotten { messages: 0, room_keys: 1, positions: 2 });
+}
+
+async fn the_guard_against_replays_stays_as_long_as_the_key(location: TestDatabase) {
+    let db = location.open().await;
+    let mut tx = db.begin().await.unwrap();
+    add_room_key(&mut tx, "session").await;
+    assert_eq!(use_key(&mut tx, "session", 7).await, IndexCheck::Fresh);
+    tx.commit().await.unwrap();
+    round(&db, 1000).await;
+    let mut tx = db.begin().await.unwrap();
+    assert_eq!(use_key(&mut tx, "session", 8).await, IndexCheck::Fresh);
+    tx.commit().await.unwrap();
+    assert_eq!(round(&db, 1060).await, NOTHING, "the key is in use");
+    let mut tx = db.begin().await.unwrap();
+    assert_eq!(
+        use_key(&mut tx, "session", 7).await,
+        IndexCheck::SameEvent,
+        "an old place is known"
+    );
+}
