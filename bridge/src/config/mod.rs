@@ -9,6 +9,7 @@ mod database;
 mod homeserver;
 mod logging;
 mod permissions;
+mod policy;
 mod registration;
 mod render;
 mod secret;
@@ -27,6 +28,7 @@ pub use self::{
     homeserver::HomeserverConfig,
     logging::{LogFormat, LogLevel, LoggingConfig},
     permissions::{Permission, Permissions, Subject, SubjectError},
+    policy::{HoldHours, PlaintextFromContacts, PolicyConfig},
     registration::{Registration, RegistrationError, UnfitRegistration},
     render::{ExampleError, InitialConfig, example_config, example_registration},
     secret::{Secret, SecretFileError},
@@ -60,6 +62,8 @@ pub struct Config {
     pub xmpp: XmppConfig,
     /// Who may use the bridge.
     pub permissions: Permissions,
+    /// What becomes of unencrypted messages, and of messages that wait.
+    pub policy: PolicyConfig,
     /// What is logged.
     pub logging: LoggingConfig,
 }
@@ -73,6 +77,8 @@ struct ConfigFile {
     database: database::DatabaseSection,
     xmpp: xmpp::XmppSection,
     permissions: Permissions,
+    #[serde(default)]
+    policy: PolicyConfig,
     #[serde(default)]
     logging: LoggingConfig,
 }
@@ -98,7 +104,8 @@ impl Config {
 
 impl ConfigFile {
     fn load(self, base: &Path) -> Result<Config, ConfigError> {
-        let Self { homeserver, mut appservice, database, xmpp, permissions, logging } = self;
+        let Self { homeserver, mut appservice, database, xmpp, permissions, policy, logging } =
+            self;
         appservice.registration = base.join(&appservice.registration);
         let database = database.load(base)?;
         let registration = Registration::load(&appservice.registration, &homeserver.server_name)?;
@@ -113,6 +120,7 @@ impl ConfigFile {
             database,
             xmpp,
             permissions,
+            policy,
             logging,
         })
     }

@@ -8,8 +8,8 @@ use url::Url;
 
 use super::{
     AppserviceConfig, Comments, ConfigFile, DatabaseUrl, HomeserverConfig, LoggingConfig,
-    LoopbackAddress, Permission, Permissions, Registration, Subject, appservice, database,
-    homeserver, logging, permissions, xmpp,
+    LoopbackAddress, Permission, Permissions, PolicyConfig, Registration, Subject, appservice,
+    database, homeserver, logging, permissions, policy, xmpp,
 };
 
 /// The sections in the order of the file, each with what its keys mean.
@@ -19,6 +19,7 @@ const SECTIONS: &[(&str, Comments)] = &[
     ("database", database::COMMENTS),
     ("xmpp", xmpp::COMMENTS),
     ("permissions", permissions::COMMENTS),
+    ("policy", policy::COMMENTS),
     ("logging", logging::COMMENTS),
 ];
 
@@ -81,6 +82,7 @@ impl InitialConfig {
                 secret_file: Some(this.secret_file),
             },
             permissions,
+            policy: PolicyConfig::default(),
             logging: LoggingConfig::default(),
         })
     }

@@ -85,7 +85,7 @@ fn the_committed_example_registration_is_the_generated_one() {
 #[test]
 fn the_example_explains_every_key_there_is() {
     let example = example_config().unwrap();
-    for section in ["homeserver", "appservice", "database", "xmpp", "logging"] {
+    for section in ["homeserver", "appservice", "database", "xmpp", "policy", "logging"] {
         let operator = Operator::new();
         operator.edit("config.toml", &format!("[{section}]"), &format!("[{section}]\nzzz = 1"));
         let complaint = operator.complaint(&[]);
@@ -127,6 +127,7 @@ fn an_unknown_key_is_refused_by_its_name_with_what_is_known() {
         ("appservice", "listen, registration"),
         ("database", "url, url_file, key_file, witness_file"),
         ("xmpp", "component, server, secret, secret_file"),
+        ("policy", "plaintext_from_contacts, hold_hours"),
         ("logging", "level, format"),
     ] {
         let operator = Operator::new();
@@ -164,6 +165,8 @@ fn a_value_that_cannot_be_is_refused_by_its_key() {
         ("\"sqlite:gephyra.db\"", "\"mysql:x\"", "database.url"),
         ("\"info\"", "\"loud\"", "logging.level"),
         ("\"block\"", "\"relay\"", "permissions.*"),
+        ("\"mark\"", "\"drop\"", "policy.plaintext_from_contacts"),
+        ("= 168", "= 0", "policy.hold_hours"),
     ] {
         let operator = Operator::new();
         operator.edit("config.toml", from, to);
@@ -188,11 +191,13 @@ fn the_environment_stands_above_the_file() {
         .load_with(&[
             ("GEPHYRA_HOMESERVER__URL", "https://matrix.example.org"),
             ("GEPHYRA_LOGGING__LEVEL", "debug"),
+            ("GEPHYRA_POLICY__HOLD_HOURS", "36"),
             ("GEPHYRA_DATABASE__URL", "postgres://gephyra@localhost/gephyra"),
         ])
         .unwrap();
     assert_eq!(config.homeserver.url.as_str(), "https://matrix.example.org/");
     assert_eq!(config.logging.level, LogLevel::Debug);
+    assert_eq!(config.policy.hold_hours.to_string(), "36 hours");
     assert_eq!(config.database.url.as_str(), "postgres://gephyra@localhost/gephyra");
 }
 
