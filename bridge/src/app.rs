@@ -140,6 +140,7 @@ impl App {
             remote: remote.clone(),
             namespace,
             permissions: config.permissions.clone(),
+            policy: config.policy,
         };
         let hub = Hub::new(parts, tracker.clone(), stop.clone());
         doorbells.connect(&hub);
@@ -278,6 +279,7 @@ fn xmpp_config(config: &Config) -> Result<XmppConfig, AppError> {
         component,
         server: format!("{}:{}", config.xmpp.server.host(), config.xmpp.server.port()),
         secret: Zeroizing::new(config.xmpp.secret.expose().to_owned()),
+        hold: config.policy.hold_hours.as_duration(),
     })
 }
 

@@ -71,7 +71,9 @@ pub struct OutgoingMessage {
 pub enum PlaintextPolicy {
     /// Nothing leaves in the clear.
     Refuse,
-    /// The person has allowed it for this chat. Encryption is still used where it exists.
+    /// The person has allowed it for this chat. Encryption is still used where it exists. In a
+    /// chat of [`Author::Bridge`] it says that the words are nobody's conversation: there nobody
+    /// decides about devices, so what would be held goes in the clear.
     Allow,
 }
 
@@ -183,6 +185,9 @@ pub enum RemoteEventKind {
     },
     /// What the contact sends, or what was to be sent to them, waits for a decision.
     Held(Hold),
+    /// What the contact has sent has waited too long for a decision about its device, and is
+    /// given up.
+    Expired,
     /// A device that the person has distrusted has sent something. It is not delivered.
     Refused {
         /// The device's fingerprint as the contact's client prints it.

@@ -46,8 +46,9 @@ pub trait NetworkClient: Send + Sync {
 
     /// Encrypts a message and puts it into the outbox.
     ///
-    /// The ratchet changes, the exact bytes that will leave and "inbox row
-    /// [`OutgoingMessage::inbox`] done" are one commit. On an error nothing has changed and the
+    /// The ratchet changes, the exact bytes that will leave, that the chat was encrypted
+    /// ([`Portals::encryption_was_used`](crate::store::Portals::encryption_was_used)) and "inbox
+    /// row [`OutgoingMessage::inbox`] done" are one commit. On an error nothing has changed and the
     /// row is still open.
     ///
     /// # Errors

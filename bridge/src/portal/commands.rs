@@ -111,18 +111,6 @@ impl Hub {
         Ok(())
     }
 
-    /// The contact has encryption: consent to write to them without it ends. Should it be gone
-    /// one day, or be hidden by somebody on the way, the person is asked again.
-    pub(super) async fn end_plaintext(&self, portal: &Portal) -> Result<(), StepError> {
-        if portal.plaintext == PlaintextPolicy::Refuse {
-            return Ok(());
-        }
-        let mut tx = self.parts.db.begin().await?;
-        tx.portals().set_plaintext(&portal.room_id, PlaintextPolicy::Refuse).await?;
-        tx.commit().await?;
-        Ok(())
-    }
-
     /// The identity of a person is approved: what waited for that goes on in all their chats.
     pub(super) async fn release_person(&self, user: &UserId) -> Result<(), StepError> {
         let mut tx = self.parts.db.read().await?;

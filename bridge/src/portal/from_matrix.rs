@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Hub, LOOK_AGAIN, StepError, content,
+    expiry::Vain,
     from_remote::chat_of,
     membership::Rows,
     read::{Message, command_in},
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     commands,
     matrix::{DecryptError, SenderTrust},
-    network::{Hold, LegSecurity, OutgoingMessage, RemoteMessageId, SendError},
+    network::{Hold, OutgoingMessage, RemoteMessageId, SendError},
     queue::{Drain, Drained},
     store::{InboxEvent, InboxId, Portal, RoomEncryption},
 };
@@ -242,6 +243,9 @@ impl Hub {
         if message.trust == Some(SenderTrust::UnsignedDevice) {
             // Anybody who controls the account can add such a device: not even commands count, and
             // what the person says from their own devices does not wait for it.
+            if self.expire_from_person(row, portal, Vain::UnsignedDevice).await? {
+                return Ok(Step::Done);
+            }
             self.tell_unsigned_sender(portal).await?;
             return Ok(Step::Aside(LOOK_AGAIN));
         }
@@ -261,6 +265,9 @@ impl Hub {
             return Ok(Step::Wait(LOOK_AGAIN));
         }
         if message.trust == Some(SenderTrust::Changed) {
+            if self.expire_from_person(row, portal, Vain::OwnIdentity).await? {
+                return Ok(Step::Done);
+            }
             self.tell_identity_changed(portal).await?;
             return Ok(Step::Wait(LOOK_AGAIN));
         }
@@ -420,9 +427,6 @@ impl Hub {
         };
         match self.parts.remote.send(outgoing).await {
             Ok(sent) => {
-                if sent.security != LegSecurity::Plaintext {
-                    self.end_plaintext(portal).await?;
-                }
                 self.no_longer_waits(&row.event.event_id);
                 self.introduce_or_log(portal, sent.security).await;
                 Ok(Step::Done)
@@ -439,6 +443,9 @@ impl Hub {
     ) -> Result<Step, StepError> {
         match error {
             SendError::Held(hold) => {
+                if self.expire_from_person(row, portal, Vain::Contact(&hold)).await? {
+                    return Ok(Step::Done);
+                }
                 self.tell_held(portal, &hold).await?;
                 self.tell_waiting(portal, &row.event.event_id, waiting_for(&hold)).await;
                 Ok(Step::Wait(LOOK_AGAIN))
@@ -453,6 +460,9 @@ impl Hub {
                 Ok(Step::Done)
             }
             SendError::Temporary => {
+                if self.expire_from_person(row, portal, Vain::Outage).await? {
+                    return Ok(Step::Done);
+                }
                 let reason = "the contact's server does not answer";
                 self.tell_waiting(portal, &row.event.event_id, reason).await;
                 // Asked again after a quarter of the time that it has waited.
@@ -481,7 +491,7 @@ fn remote_id(event_id: &str) -> RemoteMessageId {
     RemoteMessageId::new(hex::encode(digest.get(..16).unwrap_or_default()))
 }
 
-fn waiting_for(hold: &Hold) -> &'static str {
+pub(super) fn waiting_for(hold: &Hold) -> &'static str {
     match hold {
         Hold::NoEncryption => "the contact has no encryption",
         Hold::NoUsableDevice => "no device of the contact can be encrypted to",

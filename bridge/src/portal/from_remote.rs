@@ -8,6 +8,8 @@ use ruma::UserId;
 use super::{
     Hub, LOOK_AGAIN, StepError, content,
     create_room::NoRoom,
+    downgrade::{PLAINTEXT_REFUSED, Passage},
+    expiry::Vain,
     say::{Wording, reader_of},
     status::Fate,
 };
@@ -61,7 +63,7 @@ impl Drain<ChatKey> for Hub {
 
 impl Hub {
     async fn drain_chat(&self, chat: &ChatKey) -> Result<Drained, StepError> {
-        let (mut waits, mut after) = (false, None);
+        let (mut waits, mut undated, mut after) = (false, false, None);
         loop {
             let mut tx = self.parts.db.read().await?;
             let pending = tx.remote_inbox().load_pending(chat, after, BATCH).await?;
@@ -70,11 +72,16 @@ impl Hub {
             after = Some(last.id);
             for event in &pending {
                 let is_message = matches!(event.event.kind, RemoteEventKind::Message { .. });
-                if waits && is_message {
-                    continue;
+                if !(waits && is_message) {
+                    waits |= matches!(self.take_event(event).await?, Step::Waits);
                 }
-                waits |= matches!(self.take_event(event).await?, Step::Waits);
+                undated |= waits && event.waits_since_ms.is_none();
             }
+        }
+        if undated {
+            let mut tx = self.parts.db.begin().await?;
+            tx.remote_inbox().wait_from_now(chat, self.now_ms()).await?;
+            tx.commit().await?;
         }
         Ok(if waits { Drained::Blocked { retry_in: LOOK_AGAIN } } else { Drained::Empty })
     }
@@ -135,6 +142,10 @@ impl Hub {
         let portal = tx.portals().find_by_chat(self.parts.network.name(), user, contact).await?;
         drop(tx);
         if let Some(portal) = portal.filter(|_| self.may_use(user)) {
+            if row.event.kind == RemoteEventKind::Expired {
+                let ended = self.give_up_from_contact(row, &portal, Vain::ContactsDevice).await?;
+                return Ok(if ended { Step::Done } else { Step::Waits });
+            }
             match self.tell_of(&portal, &row.event.kind).await {
                 Err(StepError::Encrypt(error)) if error.waits_for_person() => {
                     return Ok(Step::Waits);
@@ -184,13 +195,20 @@ impl Hub {
         message: Message<'_>,
     ) -> Result<Step, StepError> {
         let encrypted = portal.encryption == RoomEncryption::Encrypted;
-        let written = content::to_matrix(message.content, message.security, encrypted);
+        let policy = self.parts.policy.plaintext_from_contacts;
+        let passage = Passage::of(portal, message.security, policy);
+        if passage == Passage::Refused {
+            self.tell_plaintext_refused(portal).await?;
+            return self.end(row).await;
+        }
+        let marked = passage == Passage::Marked;
+        let written = content::to_matrix(message.content, message.security, marked);
         let staged = self
             .stage(&portal.ghost, reader_of(portal), portal.encryption, "m.room.message", written)
             .await;
         let mut staged = match staged {
             Ok(staged) => staged,
-            Err(error) => return self.cannot_encrypt(portal, error).await,
+            Err(error) => return self.cannot_encrypt(row, portal, error).await,
         };
         let matrix_leg = if encrypted {
             LegSecurity::Encrypted { identity: IdentityTrust::Pinned }
@@ -208,11 +226,12 @@ impl Hub {
         tx.matrix_outbox().insert(&staged).await?;
         tx.remote_inbox().mark_done(row.id).await?;
         Self::forget_told(&mut tx, portal, &["no_signed_device", "own_identity_changed"]).await?;
+        if message.security != LegSecurity::Plaintext {
+            tx.portals().encryption_was_used(&portal.network, &row.event.chat).await?;
+            Self::forget_told(&mut tx, portal, &[PLAINTEXT_REFUSED]).await?;
+        }
         tx.commit().await?;
         self.parts.outbox.ring(&portal.room_id);
-        if message.security != LegSecurity::Plaintext {
-            self.end_plaintext(portal).await?;
-        }
         self.introduce_or_log(portal, message.security).await;
         Ok(Step::Done)
     }
@@ -226,15 +245,22 @@ impl Hub {
 
     async fn cannot_encrypt(
         &self,
+        row: &PendingRemoteEvent,
         portal: &Portal,
         error: EncryptError,
     ) -> Result<Step, StepError> {
         match error {
             EncryptError::NoSignedDevice => {
+                if self.expire_from_contact(row, portal, Vain::NoSignedDevice).await? {
+                    return Ok(Step::Done);
+                }
                 self.tell_no_signed_device(portal).await?;
                 Ok(Step::Waits)
             }
             EncryptError::IdentityChanged => {
+                if self.expire_from_contact(row, portal, Vain::OwnIdentity).await? {
+                    return Ok(Step::Done);
+                }
                 self.tell_identity_changed(portal).await?;
                 Ok(Step::Waits)
             }
@@ -317,7 +343,7 @@ impl Hub {
     /// What is not a message.
     async fn tell_of(&self, portal: &Portal, kind: &RemoteEventKind) -> Result<(), StepError> {
         match kind {
-            RemoteEventKind::Message { .. } => Ok(()),
+            RemoteEventKind::Message { .. } | RemoteEventKind::Expired => Ok(()),
             RemoteEventKind::Accepted { id, .. } => {
                 self.report(portal, id, DeliveryStatus::Sent, Fate::Sent).await.map(drop)
             }

@@ -352,7 +352,7 @@ mod tests {
     use ruma::{owned_room_id, owned_user_id, room_id};
 
     use super::*;
-    use crate::network::PlaintextPolicy;
+    use crate::{network::PlaintextPolicy, store::RemoteHistory};
 
     #[test]
     fn an_encrypted_chat_does_not_move_into_a_plain_room() {
@@ -364,6 +364,7 @@ mod tests {
             ghost: owned_user_id!("@xmpp_bob=40example.net:example.org"),
             encryption,
             plaintext: PlaintextPolicy::Refuse,
+            history: RemoteHistory::NeverEncrypted,
             bot: BotPresence::Joined,
             state: PortalState::Closed,
         };

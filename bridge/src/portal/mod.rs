@@ -12,6 +12,7 @@
 //! | [`create_room`] | rooms that the bridge makes |
 //! | [`say`], [`notices`], [`status`], [`qr`] | what the bridge itself says |
 //! | [`commands`], [`trust`] | what people decide |
+//! | [`downgrade`], [`expiry`] | what is refused for being unencrypted, and given up for waiting too long |
 //! | [`content`], [`room_state`] | pure conversions |
 
 mod commands;
@@ -19,6 +20,8 @@ mod contact_commands;
 pub mod content;
 mod create_room;
 mod doorbells;
+mod downgrade;
+mod expiry;
 mod from_matrix;
 mod from_remote;
 mod locks;
@@ -52,7 +55,7 @@ pub use self::{
 };
 use crate::{
     clock::Clock,
-    config::Permissions,
+    config::{Permissions, PolicyConfig},
     matrix::{ClientError, Devices, EncryptError, MatrixClient, MatrixError, Outbox},
     namespace::Namespace,
     network::{ChatKey, Network, NetworkClient},
@@ -83,6 +86,8 @@ pub struct Parts {
     pub namespace: Namespace,
     /// Who may use the bridge.
     pub permissions: Permissions,
+    /// What becomes of unencrypted messages, and of messages that wait.
+    pub policy: PolicyConfig,
 }
 
 /// All portals.

@@ -1,8 +1,14 @@
 //! What the hub decides, in rooms that are not encrypted: no homeserver answers here.
 
+mod downgrade;
+mod expiry;
+
 use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
 use assert_matches::assert_matches;
@@ -15,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::{
-    clock::SystemClock,
+    clock::Clock,
     commands::{self, Call},
     config::{Permission, Subject},
     matrix::{DeviceLimits, DevicesParts},
@@ -51,11 +57,30 @@ impl Network for AnyNetwork {
     }
 }
 
-/// What the network does with messages.
+/// What the network does with people's messages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Takes {
     Everything,
+    /// And the bridge's own words.
     Nothing,
+    /// The contact's server is away: not even the bridge's own words go.
+    Outage,
+}
+
+/// A clock that stands still until it is moved, and begins in 1970.
+#[derive(Default)]
+struct TestClock(AtomicU64);
+
+impl Clock for TestClock {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+impl TestClock {
+    fn pass(&self, time: Duration) {
+        self.0.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+    }
 }
 
 /// A network that notes what it is asked.
@@ -72,13 +97,18 @@ impl NetworkClient for Remote {
     async fn run(&self, _: CancellationToken) {}
 
     async fn send(&self, message: OutgoingMessage) -> Result<Sent, SendError> {
-        if *self.takes.lock().unwrap() == Takes::Nothing {
-            return Err(SendError::Held(Hold::NoUsableDevice));
+        match (*self.takes.lock().unwrap(), &message.chat.local) {
+            (Takes::Outage, _) => return Err(SendError::Temporary),
+            (Takes::Nothing, Author::Person(_)) => {
+                return Err(SendError::Held(Hold::NoUsableDevice));
+            }
+            (Takes::Nothing, Author::Bridge) | (Takes::Everything, _) => {}
         }
         let MessageContent::Text { body } = message.content else { panic!("no text") };
         if let Some(inbox) = message.inbox {
             let mut tx = self.db.begin().await.unwrap();
             tx.matrix_inbox().mark_done(inbox).await.unwrap();
+            tx.portals().encryption_was_used("any", &message.chat).await.unwrap();
             tx.commit().await.unwrap();
         }
         self.sent.lock().unwrap().push((message.chat, body));
@@ -124,6 +154,7 @@ impl NetworkClient for Remote {
 struct World {
     hub: Arc<Hub>,
     remote: Arc<Remote>,
+    clock: Arc<TestClock>,
     db: Database,
     _files: TestDatabase,
 }
@@ -148,8 +179,38 @@ fn chat_with(user: &UserId) -> ChatKey {
 impl World {
     /// Alice's chat with Bob, in a room that is not encrypted.
     async fn new() -> Self {
+        Self::with_policy(PolicyConfig::default()).await
+    }
+
+    async fn with_policy(policy: PolicyConfig) -> Self {
         let files = sqlite();
         let db = files.open().await;
+        let clock = Arc::new(TestClock::default());
+        let remote = Arc::new(Remote {
+            db: db.clone(),
+            takes: Mutex::new(Takes::Everything),
+            sent: Mutex::default(),
+            decided: Mutex::default(),
+            devices: Mutex::default(),
+        });
+        let hub = Self::hub(&db, &clock, &remote, policy);
+        let world = Self { hub, remote, clock, db, _files: files };
+        world.make_portal().await;
+        world
+    }
+
+    /// As after a restart: what is in memory is gone.
+    fn restart(&mut self) {
+        let policy = self.hub.parts.policy;
+        self.hub = Self::hub(&self.db, &self.clock, &self.remote, policy);
+    }
+
+    fn hub(
+        db: &Database,
+        clock: &Arc<TestClock>,
+        remote: &Arc<Remote>,
+        policy: PolicyConfig,
+    ) -> Arc<Hub> {
         let nowhere = Url::parse("http://127.0.0.1:9/").unwrap();
         let http = reqwest::Client::builder().build().unwrap();
         let client = MatrixClient::new(http, &nowhere, Zeroizing::new("token".to_owned()))
@@ -160,7 +221,7 @@ impl World {
         let devices = Devices::new(DevicesParts {
             client: client.clone(),
             db: db.clone(),
-            clock: Arc::new(SystemClock),
+            clock: clock.clone(),
             namespace: namespace.clone(),
             events: doorbells.clone(),
             tracker: tracker.clone(),
@@ -169,16 +230,9 @@ impl World {
         });
         let outbox =
             Outbox::new(doorbells, db.clone(), client.clone(), tracker.clone(), stop.clone());
-        let remote = Arc::new(Remote {
-            db: db.clone(),
-            takes: Mutex::new(Takes::Everything),
-            sent: Mutex::default(),
-            decided: Mutex::default(),
-            devices: Mutex::default(),
-        });
         let parts = Parts {
             db: db.clone(),
-            clock: Arc::new(SystemClock),
+            clock: clock.clone(),
             client,
             devices,
             outbox,
@@ -188,10 +242,9 @@ impl World {
             permissions: [(Subject::User(alice().to_owned()), Permission::User)]
                 .into_iter()
                 .collect(),
+            policy,
         };
-        let world = Self { hub: Hub::new(parts, tracker, stop), remote, db, _files: files };
-        world.make_portal().await;
-        world
+        Hub::new(parts, tracker, stop)
     }
 
     async fn make_portal(&self) {
@@ -235,7 +288,8 @@ impl World {
             json: json.to_string(),
         };
         let mut tx = self.db.begin().await.unwrap();
-        tx.matrix_inbox().insert(&[event], 0).await.unwrap();
+        let now_ms = i64::try_from(self.clock.now_ms()).unwrap();
+        tx.matrix_inbox().insert(&[event], now_ms).await.unwrap();
         tx.commit().await.unwrap();
     }
 

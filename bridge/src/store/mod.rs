@@ -66,7 +66,9 @@ pub use self::{
     message_map::{DeliveryStatus, MappedMessage, MessageAuthor, MessageMap, SentMessage},
     notices::{Notice, Notices},
     pins::{Pin, PinOutcome, PinState, Pins},
-    portals::{BotPresence, NewPortal, Portal, PortalState, Portals, RoomEncryption},
+    portals::{
+        BotPresence, NewPortal, Portal, PortalState, Portals, RemoteHistory, RoomEncryption,
+    },
     recovery::Recovery,
     remote_inbox::{PendingRemoteEvent, RemoteInbox, RemoteInboxId},
     sealer::{Cell, SealError, Sealer},

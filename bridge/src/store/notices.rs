@@ -43,6 +43,55 @@ impl<'t> Notices<'t> {
         Ok(result.rows_affected() == 1)
     }
 
+    /// As [`Self::first_time`], for what is said at intervals: whether it was not said since
+    /// `since_ms`, both times in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn first_time_since(
+        &mut self,
+        notice: Notice<'_>,
+        since_ms: i64,
+        now_ms: i64,
+    ) -> Result<bool, StoreError> {
+        let result = sqlx::query(
+            "INSERT INTO notices (scope, subject, kind, told_ms) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (scope, subject, kind) DO UPDATE SET told_ms = excluded.told_ms \
+             WHERE notices.told_ms < $5",
+        )
+        .bind(notice.scope)
+        .bind(notice.subject)
+        .bind(notice.kind)
+        .bind(now_ms)
+        .bind(since_ms)
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(result.rows_affected() == 1)
+    }
+
+    /// Whether this has been said since a time (milliseconds since 1970). Only
+    /// [`Self::first_time_since`] settles who says it.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn is_told_since(
+        &mut self,
+        notice: Notice<'_>,
+        since_ms: i64,
+    ) -> Result<bool, StoreError> {
+        let row: Option<(i64,)> = sqlx::query_as(
+            "SELECT told_ms FROM notices \
+             WHERE scope = $1 AND subject = $2 AND kind = $3 AND told_ms >= $4",
+        )
+        .bind(notice.scope)
+        .bind(notice.subject)
+        .bind(notice.kind)
+        .bind(since_ms)
+        .fetch_optional(&mut *self.conn)
+        .await?;
+        Ok(row.is_some())
+    }
+
     /// Whether this has been said. Only [`Self::first_time`] settles who says it.
     ///
     /// # Errors

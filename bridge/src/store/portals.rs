@@ -3,7 +3,7 @@
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use sqlx::AnyConnection;
 
-use crate::network::{PlaintextPolicy, RemoteUserId};
+use crate::network::{Author, ChatKey, PlaintextPolicy, RemoteUserId};
 
 use super::{
     StoreError, Transaction,
@@ -18,6 +18,15 @@ pub enum RoomEncryption {
     /// It has never been.
     Plain,
     /// It is.
+    Encrypted,
+}
+
+/// Whether a chat has ever been encrypted on the other network's leg. That is never forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemoteHistory {
+    /// Nothing encrypted has been sent or received.
+    NeverEncrypted,
+    /// Something has.
     Encrypted,
 }
 
@@ -79,6 +88,8 @@ pub struct Portal {
     pub encryption: RoomEncryption,
     /// Whether the other leg may be unencrypted.
     pub plaintext: PlaintextPolicy,
+    /// Whether the other leg has ever been encrypted.
+    pub history: RemoteHistory,
     /// Whether the bridge bot is in the room.
     pub bot: BotPresence,
     /// How it stands.
@@ -99,6 +110,7 @@ struct Row {
     ghost: String,
     encrypted: i64,
     plaintext: String,
+    remote_encrypted: i64,
     bot: String,
     state: String,
 }
@@ -119,6 +131,11 @@ impl TryFrom<Row> for Portal {
                 RoomEncryption::Encrypted
             },
             plaintext: parse_plaintext(&row.plaintext)?,
+            history: if row.remote_encrypted == 0 {
+                RemoteHistory::NeverEncrypted
+            } else {
+                RemoteHistory::Encrypted
+            },
             bot: BotPresence::parse(&row.bot)?,
             state: PortalState::parse(&row.state)?,
         })
@@ -292,6 +309,32 @@ impl<'t> Portals<'t> {
         expect_one_row(&result, TABLE)
     }
 
+    /// A message of this chat is encrypted on the other leg: that is remembered, and consent to
+    /// plaintext ends with it. Should the contact's encryption be gone one day, or be hidden by
+    /// somebody on the way, the person is asked again. A chat without a portal has no consent.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn encryption_was_used(
+        &mut self,
+        network: &str,
+        chat: &ChatKey,
+    ) -> Result<(), StoreError> {
+        let Author::Person(local) = &chat.local else { return Ok(()) };
+        sqlx::query(
+            "UPDATE portals SET remote_encrypted = 1, plaintext = $4 \
+             WHERE network = $1 AND local_user = $2 AND contact = $3 \
+             AND (remote_encrypted = 0 OR plaintext <> $4)",
+        )
+        .bind(network)
+        .bind(local.as_str())
+        .bind(chat.contact.as_str())
+        .bind(plaintext_str(PlaintextPolicy::Refuse))
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(())
+    }
+
     /// Remembers whether the bridge bot is in the room.
     ///
     /// # Errors
@@ -336,7 +379,8 @@ impl<'t> Portals<'t> {
     }
 
     /// Moves the chat of a portal into a new room, in which the bridge bot is not yet and which
-    /// is [`PortalState::Pending`]. What was decided about plaintext stays.
+    /// is [`PortalState::Pending`]. What was decided about plaintext, and what is known of
+    /// the other leg, stays.
     ///
     /// # Errors
     /// [`StoreError::NoSuchRow`] when the old room is no portal, [`StoreError::AlreadyExists`]

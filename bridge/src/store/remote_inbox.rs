@@ -22,6 +22,8 @@ pub struct RemoteInboxId(pub i64);
 pub struct PendingRemoteEvent {
     /// Its row.
     pub id: RemoteInboxId,
+    /// Since when it is known to wait, in milliseconds since 1970.
+    pub waits_since_ms: Option<i64>,
     /// The event.
     pub event: RemoteEvent,
 }
@@ -72,8 +74,8 @@ impl<'t> RemoteInbox<'t> {
         after: Option<RemoteInboxId>,
         limit: u32,
     ) -> Result<Vec<PendingRemoteEvent>, StoreError> {
-        let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
-            "SELECT id, event FROM remote_inbox \
+        let rows: Vec<(i64, Option<i64>, Vec<u8>)> = sqlx::query_as(
+            "SELECT id, waits_since_ms, event FROM remote_inbox \
              WHERE local_user = $1 AND contact = $2 AND id > $3 ORDER BY id LIMIT $4",
         )
         .bind(local_user(&chat.local))
@@ -83,26 +85,45 @@ impl<'t> RemoteInbox<'t> {
         .fetch_all(&mut *self.conn)
         .await?;
         rows.into_iter()
-            .map(|(id, sealed)| {
+            .map(|(id, waits_since_ms, sealed)| {
                 let event = self.sealer.open_json(event_cell(&[&id.to_string()]), &sealed)?;
-                Ok(PendingRemoteEvent { id: RemoteInboxId(id), event })
+                Ok(PendingRemoteEvent { id: RemoteInboxId(id), waits_since_ms, event })
             })
             .collect()
     }
 
-    /// How many events of a chat are open. When they came is not kept.
+    /// Everything that is open in a chat waits, now and from now on: events that were not known to
+    /// wait do so since `now_ms` (milliseconds since 1970).
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn wait_from_now(&mut self, chat: &ChatKey, now_ms: i64) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE remote_inbox SET waits_since_ms = $3 \
+             WHERE local_user = $1 AND contact = $2 AND waits_since_ms IS NULL",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(now_ms)
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(())
+    }
+
+    /// How many events of a chat are open, and since when the first of them is known to wait.
     ///
     /// # Errors
     /// When the database failed.
     pub async fn count_pending(&mut self, chat: &ChatKey) -> Result<Held, StoreError> {
-        let (messages,): (i64,) = sqlx::query_as(
-            "SELECT COUNT(*) FROM remote_inbox WHERE local_user = $1 AND contact = $2",
+        let (messages, since_ms): (i64, Option<i64>) = sqlx::query_as(
+            "SELECT COUNT(*), MIN(waits_since_ms) FROM remote_inbox \
+             WHERE local_user = $1 AND contact = $2",
         )
         .bind(local_user(&chat.local))
         .bind(chat.contact.as_str())
         .fetch_one(&mut *self.conn)
         .await?;
-        Ok(Held { messages: u64::try_from(messages).unwrap_or_default(), since_ms: None })
+        Ok(Held { messages: u64::try_from(messages).unwrap_or_default(), since_ms })
     }
 
     /// The chats that have open events, the one that waits longest first.

@@ -213,6 +213,44 @@ impl XmppInbox<'_> {
         Ok(Held { messages: u64::try_from(messages).unwrap_or_default(), since_ms })
     }
 
+    /// The chats in which something is held that came before a time (milliseconds since 1970).
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn chats_held_before(&mut self, before_ms: i64) -> Result<Vec<ChatKey>, StoreError> {
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT local_user, contact FROM xmpp_inbox \
+             WHERE state = 'held' AND received_ms < $1 \
+             GROUP BY local_user, contact ORDER BY MIN(id)",
+        )
+        .bind(before_ms)
+        .fetch_all(&mut *self.conn)
+        .await?;
+        rows.into_iter().map(|(local, contact)| chat_key(&local, contact, TABLE)).collect()
+    }
+
+    /// Ends what is held in a chat and came before a time (milliseconds since 1970), as
+    /// [`Self::mark_done`] does. Returns how many stanzas.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn end_held_before(
+        &mut self,
+        chat: &ChatKey,
+        before_ms: i64,
+    ) -> Result<u64, StoreError> {
+        let result = sqlx::query(
+            "UPDATE xmpp_inbox SET state = 'done', stanza = NULL \
+             WHERE local_user = $1 AND contact = $2 AND state = 'held' AND received_ms < $3",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(before_ms)
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(result.rows_affected())
+    }
+
     fn open(
         &self,
         (id, received_ms, sealed): (i64, i64, Vec<u8>),

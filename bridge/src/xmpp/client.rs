@@ -100,6 +100,7 @@ impl NetworkClient for XmppClient {
         tokio::select! {
             () = async { tokio::join!(core.ring_for_all(), core.keep_connected()); } => {}
             () = self.purge_now_and_then() => {}
+            () = core.expire_now_and_then() => {}
             () = async { stop.cancelled().await; core.stop.cancel(); std::future::pending().await } => {}
         }
         core.stop.cancel();

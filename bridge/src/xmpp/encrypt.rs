@@ -9,7 +9,7 @@ use e2ee::omemo::{
 use jid::BareJid;
 
 use super::{
-    MAX_TEXT_BYTES,
+    MAX_TEXT_BYTES, NAME,
     convert::from_matrix::{self, Route},
     core::{AccountError, Core},
     devices::{Devices, DevicesError},
@@ -18,8 +18,8 @@ use super::{
 use crate::{
     error_chain,
     network::{
-        ChatKey, Hold, IdentityTrust, LegSecurity, OutgoingMessage, PlaintextPolicy, SendError,
-        Sent,
+        Author, ChatKey, Hold, IdentityTrust, LegSecurity, OutgoingMessage, PlaintextPolicy,
+        SendError, Sent,
     },
     store::{DevicePin, PinTrust, SentMessage, StoreError, Transaction},
 };
@@ -89,10 +89,22 @@ impl Core {
         if devices.all().is_empty() {
             return self.send_plain(&sending).await;
         }
+        match self.send_encrypted(&sending, &devices).await {
+            Err(SendError::Held(_)) if is_public(message) => self.send_plain(&sending).await,
+            sent => sent,
+        }
+    }
+
+    async fn send_encrypted(
+        &self,
+        sending: &Sending<'_>,
+        devices: &Devices,
+    ) -> Result<Sent, SendError> {
+        let chat = &sending.message.chat;
         // Devices that get nothing have no say in how the others are written to.
-        let readers = devices.only(&self.possible_readers(&message.chat, &devices).await?);
+        let readers = devices.only(&self.possible_readers(chat, devices).await?);
         for namespace in readers.preference() {
-            match self.try_namespace(&sending, &readers, namespace).await? {
+            match self.try_namespace(sending, &readers, namespace).await? {
                 Attempt::Done(security) => {
                     self.outbox_bell.notify_one();
                     return Ok(Sent { security });
@@ -103,7 +115,7 @@ impl Core {
                 Attempt::NoUsableDevice => {}
             }
         }
-        let pins = self.load_pins(&message.chat).await.map_err(temporary)?;
+        let pins = self.load_pins(chat).await.map_err(temporary)?;
         Err(SendError::Held(hold_without_reader(&pins, &devices.all())))
     }
 
@@ -331,6 +343,12 @@ impl Core {
     }
 }
 
+/// Whether it is the bridge's own words, which hold nothing of a conversation. Nobody decides about
+/// devices in its chats, so what is held there would never go.
+fn is_public(message: &OutgoingMessage) -> bool {
+    message.chat.local == Author::Bridge && message.plaintext == PlaintextPolicy::Allow
+}
+
 /// What is known of the identities of all these devices together.
 fn trust_of_all(pins: &[DevicePin], reached: &BTreeSet<DeviceId>) -> IdentityTrust {
     let is_verified =
@@ -338,7 +356,8 @@ fn trust_of_all(pins: &[DevicePin], reached: &BTreeSet<DeviceId>) -> IdentityTru
     if reached.iter().all(is_verified) { IdentityTrust::Verified } else { IdentityTrust::Pinned }
 }
 
-/// The exact bytes that will leave, and the inbox row that is done with them.
+/// The exact bytes that will leave, what they say of the chat, and the inbox row that is done with
+/// them.
 async fn finish(
     tx: &mut Transaction,
     message: &OutgoingMessage,
@@ -347,6 +366,9 @@ async fn finish(
 ) -> Result<(), StoreError> {
     let bytes = super::xml::to_bytes(stanza);
     tx.xmpp_outbox().insert(&message.chat, Some((&message.id, security)), &bytes).await?;
+    if security != LegSecurity::Plaintext {
+        tx.portals().encryption_was_used(NAME, &message.chat).await?;
+    }
     if let Some(inbox) = message.inbox {
         let sent = SentMessage {
             chat: &message.chat,

@@ -11,6 +11,7 @@ mod core;
 mod decrypt;
 mod devices;
 mod encrypt;
+mod expiry;
 mod link;
 mod outbox;
 mod pep;
@@ -24,13 +25,15 @@ mod uri;
 mod worker;
 mod xml;
 
+use std::time::Duration;
+
 use jid::BareJid;
 use zeroize::Zeroizing;
 
 pub use self::client::XmppClient;
 use crate::network::{Capabilities, InvalidContact, Network, RemoteUserId};
 
-/// How the component reaches its server.
+/// How the component reaches its server, and what it does there.
 #[derive(Clone)]
 pub struct XmppConfig {
     /// The component's domain (`bridge.example.org`).
@@ -39,6 +42,8 @@ pub struct XmppConfig {
     pub server: String,
     /// The secret that the server knows for this component.
     pub secret: Zeroizing<String>,
+    /// How long a stanza waits for a decision about the device that has sent it.
+    pub hold: Duration,
 }
 
 /// Shows no secret.
@@ -50,6 +55,9 @@ impl std::fmt::Debug for XmppConfig {
             .finish_non_exhaustive()
     }
 }
+
+/// The network's name.
+const NAME: &str = "xmpp";
 
 /// Longest text in one message, in bytes: with its encryption and the fallback it stays well
 /// under the 256 KiB that servers let through.
@@ -70,7 +78,7 @@ impl Xmpp {
 
 impl Network for Xmpp {
     fn name(&self) -> &'static str {
-        "xmpp"
+        NAME
     }
 
     fn capabilities(&self) -> Capabilities {

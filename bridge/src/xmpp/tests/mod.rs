@@ -5,6 +5,7 @@ mod conversation;
 mod decisions;
 mod hostility;
 mod pep;
+mod policy;
 mod trust;
 mod world;
 

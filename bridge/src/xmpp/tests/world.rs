@@ -41,11 +41,22 @@ use crate::{
 /// Nothing in a test takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct FixedClock;
+/// How long stanzas are held.
+pub(super) const HOLD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-impl Clock for FixedClock {
+/// Stands still until it is moved.
+#[derive(Default)]
+pub(super) struct TestClock(Mutex<Duration>);
+
+impl Clock for TestClock {
     fn now(&self) -> SystemTime {
-        now()
+        now() + *self.0.lock().unwrap()
+    }
+}
+
+impl TestClock {
+    pub(super) fn pass(&self, time: Duration) {
+        *self.0.lock().unwrap() += time;
     }
 }
 
@@ -78,6 +89,7 @@ pub(super) struct World {
     pub core: Arc<Core>,
     pub db: Database,
     pub bells: Arc<Bells>,
+    pub clock: Arc<TestClock>,
     pub bob: Contact,
     pub pings: Pings,
     files: TestDatabase,
@@ -107,13 +119,24 @@ impl World {
             component: BareJid::new("bridge.example.net").unwrap(),
             server: "localhost:5347".to_owned(),
             secret: "secret".to_owned().into(),
+            hold: HOLD,
         };
         let bells = Arc::new(Bells::default());
+        let clock = Arc::new(TestClock::default());
         let rng = Box::new(ChaCha20Rng::seed_from_u64(1));
-        let client = XmppClient::new(config, db.clone(), Arc::new(FixedClock), rng, bells.clone());
+        let client = XmppClient::new(config, db.clone(), clock.clone(), rng, bells.clone());
         let core = client.core();
-        let mut world =
-            Self { client, core, db, bells, bob, pings: Pings::Answered, files, server: None };
+        let mut world = Self {
+            client,
+            core,
+            db,
+            bells,
+            clock,
+            bob,
+            pings: Pings::Answered,
+            files,
+            server: None,
+        };
         world.connect().await;
         world
     }
@@ -258,6 +281,28 @@ impl World {
             security: LegSecurity::Plaintext,
             plaintext,
         };
+        self.send(message).await
+    }
+
+    /// As [`Self::alice_says`], in the bridge's own name.
+    pub(super) async fn bridge_says(
+        &mut self,
+        id: &str,
+        text: &str,
+        plaintext: PlaintextPolicy,
+    ) -> Result<Sent, SendError> {
+        self.send(OutgoingMessage {
+            inbox: None,
+            chat: ChatKey { local: Author::Bridge, ..chat() },
+            id: RemoteMessageId::new(id),
+            content: MessageContent::Text { body: text.to_owned() },
+            security: LegSecurity::Plaintext,
+            plaintext,
+        })
+        .await
+    }
+
+    async fn send(&mut self, message: OutgoingMessage) -> Result<Sent, SendError> {
         let client = Arc::clone(&self.client);
         let send = client.send(message);
         tokio::pin!(send);
