@@ -32,8 +32,7 @@ const BODY: &str = "The quick brown fox jumps over the lazy dog, and then does s
 
 fn settings() -> RoomKeySettings {
     let algorithm = ruma::EventEncryptionAlgorithm::MegolmV1AesSha2;
-    let mut encryption = RoomEncryptionEventContent::new(algorithm);
-    encryption.rotation_period_msgs = Some(10_000_u32.into());
+    let encryption = RoomEncryptionEventContent::new(algorithm);
     RoomKeySettings { encryption, visibility: HistoryVisibility::Shared }
 }
 
@@ -81,7 +80,7 @@ async fn world() -> World {
     World { writer, reader, event: serde_json::value::to_raw_value(&event).unwrap(), content }
 }
 
-/// A room key that is worn out, once in 10,000 messages, is replaced on the way.
+/// A room key that is worn out, once in 50 messages, is replaced on the way.
 async fn encrypt(world: &World) -> EncryptedContent {
     let room = room_id!("!r:example.org");
     loop {

@@ -2,7 +2,7 @@
 //!
 //! Spec: <https://spec.matrix.org/v1.17/client-server-api/#sharing-keys-between-devices>
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use matrix_sdk_crypto::{
     CollectStrategy, Device, EncryptionSettings, MegolmError, OlmError, SetRoomSettingsError,
@@ -15,6 +15,12 @@ use ruma::{
 };
 
 use super::{Machine, MachineError, Request};
+
+/// Messages under one room key at most, whatever the room allows.
+pub const MAX_MESSAGES_PER_ROOM_KEY: u64 = 50;
+
+/// How long a room key is used at most, whatever the room allows.
+pub const MAX_ROOM_KEY_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a person's devices look like to this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +46,8 @@ pub struct KnownIdentity {
     pub needs_approval: bool,
 }
 
-/// A room's own settings for its keys.
+/// A room's own settings for its keys. They can make a room key's life shorter than
+/// [`MAX_MESSAGES_PER_ROOM_KEY`] and [`MAX_ROOM_KEY_AGE`], never longer.
 #[derive(Clone)]
 pub struct RoomKeySettings {
     /// Content of `m.room.encryption`.
@@ -163,11 +170,7 @@ impl Machine {
             return Err(EncryptError::NotPublished);
         }
         self.remember_encrypted(room, &settings.encryption).await?;
-        let settings = EncryptionSettings::new(
-            settings.encryption.clone(),
-            settings.visibility.clone(),
-            CollectStrategy::IdentityBasedStrategy,
-        );
+        let settings = sharing(settings);
         let requests =
             self.olm.share_room_key(room, ids(users), settings).await.map_err(refusal)?;
         Ok(requests.iter().map(Request::to_device).collect())
@@ -243,6 +246,18 @@ impl Machine {
 /// Without a closure: one in an iterator that lives across an `await` makes its future not `Send`.
 pub(super) fn ids(users: &BTreeSet<OwnedUserId>) -> impl Iterator<Item = &UserId> + Send {
     users.iter().map(OwnedUserId::as_ref)
+}
+
+/// With whom a room key is shared, and when it is worn out.
+fn sharing(room: &RoomKeySettings) -> EncryptionSettings {
+    let mut settings = EncryptionSettings::new(
+        room.encryption.clone(),
+        room.visibility.clone(),
+        CollectStrategy::IdentityBasedStrategy,
+    );
+    settings.rotation_period = settings.rotation_period.min(MAX_ROOM_KEY_AGE);
+    settings.rotation_period_msgs = settings.rotation_period_msgs.min(MAX_MESSAGES_PER_ROOM_KEY);
+    settings
 }
 
 fn known_identity(identity: UserIdentity) -> Option<KnownIdentity> {

@@ -22,7 +22,10 @@ mod verification;
 
 pub use self::{
     decrypt::{DecryptError, DecryptedEvent, SenderTrust},
-    encrypt::{EncryptError, EncryptedContent, KnownIdentity, Recipient, RoomKeySettings},
+    encrypt::{
+        EncryptError, EncryptedContent, KnownIdentity, MAX_MESSAGES_PER_ROOM_KEY, MAX_ROOM_KEY_AGE,
+        Recipient, RoomKeySettings,
+    },
     error::MachineError,
     machine::{DeviceRole, Machine, SyncOutcome},
     request::{Request, RequestBody, Response},

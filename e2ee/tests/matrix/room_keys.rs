@@ -1,8 +1,46 @@
 //! When a room key is shared, worn out, thrown away, and with whom it never is.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use matrix_sdk_crypto::{
+    olm::OutboundGroupSession,
+    store::{CryptoStore as _, types::Changes},
+};
+use ruma::{SecondsSinceUnixEpoch, UInt};
 
 use super::*;
+
+/// Encrypts one message and returns the id of the room key it is under.
+async fn next_session(
+    homeserver: &Homeserver,
+    from: &Machine,
+    settings: &RoomKeySettings,
+) -> String {
+    let to = users([alice()]);
+    from.track(&to).await.unwrap();
+    homeserver.settle(from).await;
+    if let Some(claim) = from.claim(&to).await.unwrap() {
+        homeserver.carry(from, vec![claim]).await;
+    }
+    let requests = from.share(room(), &to, settings).await.unwrap();
+    homeserver.carry(from, requests).await;
+    let encrypted = from.encrypt(room(), "m.room.message", &text("hi")).await.unwrap();
+    let content: Value = serde_json::from_str(&encrypted.into_json()).unwrap();
+    content["session_id"].as_str().unwrap().to_owned()
+}
+
+/// The room key of a device as if it had been made this much earlier.
+async fn age_room_key(store: &MemoryStore, device: &DeviceId, by: Duration) {
+    let account = store.load_account().await.unwrap().unwrap();
+    let session = store.get_outbound_group_session(room()).await.unwrap().unwrap();
+    let mut pickle = session.pickle().await;
+    let made = u64::from(pickle.creation_time.get()) - by.as_secs();
+    pickle.creation_time = SecondsSinceUnixEpoch(UInt::try_from(made).unwrap());
+    let keys = Arc::new(account.identity_keys());
+    let aged = OutboundGroupSession::from_pickle(device.to_owned(), keys, pickle).unwrap();
+    let changes = Changes { outbound_group_sessions: vec![aged], ..Changes::default() };
+    store.save_changes(changes).await.unwrap();
+}
 
 #[tokio::test]
 async fn whoever_leaves_is_followed_by_a_new_room_key() {
@@ -78,6 +116,59 @@ async fn a_worn_out_key_is_replaced() {
         ghost_device.encrypt(room(), "m.room.message", &text(body)).await.unwrap();
         let result = ghost_device.encrypt(room(), "m.room.message", &text("again")).await;
         assert_matches!(result.err(), Some(EncryptError::NotShared));
+    }
+}
+
+#[tokio::test]
+async fn a_room_key_carries_fifty_messages_at_most() {
+    for (of_the_room, most) in [(None, 50), (Some(1000_u32), 50), (Some(20), 20)] {
+        let homeserver = Homeserver::default();
+        let (_alice, ghost_device) = alice_and_ghost(&homeserver).await;
+        let mut settings = settings();
+        settings.encryption.rotation_period_msgs = of_the_room.map(Into::into);
+        let mut messages = BTreeMap::new();
+        for _ in 0..=most {
+            let session = next_session(&homeserver, &ghost_device, &settings).await;
+            *messages.entry(session).or_insert(0) += 1;
+        }
+        let longest = messages.into_values().max();
+        if of_the_room.is_none() {
+            println!("safety: messages_per_room_key: {} at most", longest.unwrap_or_default());
+        }
+        assert_eq!(longest, Some(most), "of {} messages, {of_the_room:?}", most + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_room_key_lives_a_day_at_most() {
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+    let week = UInt::from(7 * 24 * 60 * 60 * 1000_u32);
+    for (of_the_room, young, old) in [
+        (None, 23 * HOUR, 24 * HOUR),
+        (Some(week), 23 * HOUR, 24 * HOUR),
+        (Some(UInt::from(2 * 60 * 60 * 1000_u32)), HOUR, 2 * HOUR),
+    ] {
+        let homeserver = Homeserver::default();
+        let _alice = person(&homeserver, alice(), device_id!("ALICE")).await;
+        let store = Arc::new(MemoryStore::new());
+        let device = device_id!("GHOST");
+        publish(&homeserver, &load(ghost(), device, store.clone()).await).await;
+        let mut settings = settings();
+        settings.encryption.rotation_period_ms = of_the_room;
+        let sent_now = async || {
+            // A machine that was just loaded has the key from the store only.
+            let machine = load(ghost(), device, store.clone()).await;
+            next_session(&homeserver, &machine, &settings).await
+        };
+        let first = sent_now().await;
+        age_room_key(&store, device, young).await;
+        assert_eq!(sent_now().await, first, "it is young enough");
+        age_room_key(&store, device, old - young).await;
+        let is_new = sent_now().await != first;
+        if of_the_room.is_none() {
+            println!("safety: age_of_room_key: {} new room key after 24 h", usize::from(is_new));
+        }
+        assert!(is_new, "{of_the_room:?}");
     }
 }
 
