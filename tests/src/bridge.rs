@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use sqlx::{AnyConnection, Connection as _};
 use tokio::time::Instant;
 
 use crate::paths;
@@ -135,6 +136,38 @@ impl Bridge {
         ensure!(text.contains(section), "the configuration has no permissions");
         let text = text.replace(section, &format!("{section}\"{whom}\" = \"{permission}\"\n"));
         std::fs::write(&file, text).context("changing the configuration")
+    }
+
+    /// Gives a key of the configuration, which must have it, another value. It counts from the next start.
+    ///
+    /// # Errors
+    /// When the configuration cannot be changed.
+    pub fn configure(&self, key: &str, value: &str) -> Result<()> {
+        let file = self.config.dir.join("config.toml");
+        let text = std::fs::read_to_string(&file).context("reading the configuration")?;
+        let is_it = |line: &&str| line.starts_with(&format!("{key} = "));
+        let old = text.lines().find(is_it).context("the configuration has no such key")?;
+        let text = text.replace(old, &format!("{key} = {value}"));
+        std::fs::write(&file, text).context("changing the configuration")
+    }
+
+    /// Makes what waits in the database of a bridge that does not run older, as if it had come so much earlier.
+    ///
+    /// # Errors
+    /// When it runs, or the database cannot be changed.
+    pub async fn age_what_waits(&self, by: Duration) -> Result<()> {
+        ensure!(self.process.is_none(), "the bridge still runs");
+        sqlx::any::install_default_drivers();
+        let mut database = AnyConnection::connect(&database_url(&self.config)).await?;
+        for statement in [
+            "UPDATE matrix_inbox SET received_ms = received_ms - $1",
+            "UPDATE xmpp_inbox SET received_ms = received_ms - $1",
+            "UPDATE remote_inbox SET waits_since_ms = waits_since_ms - $1",
+        ] {
+            let by_ms = i64::try_from(by.as_millis())?;
+            sqlx::query(statement).bind(by_ms).execute(&mut database).await?;
+        }
+        database.close().await.context("closing the database")
     }
 
     /// The bridge's files, its log and database among them, in which a text stands.

@@ -2,6 +2,7 @@
 
 mod devices;
 mod ejabberd;
+mod expiry;
 mod faults;
 mod federation;
 mod first_messages;
