@@ -8,7 +8,7 @@ use crate::network::{LegSecurity, MessageContent};
 /// Content key that tells machines how the contact's leg was protected.
 pub const LEG_SECURITY_KEY: &str = "dev.gephyra.leg_security";
 
-/// Stands before the text of a message that came unencrypted into an encrypted room.
+/// Stands before the text of a message that came unencrypted where encryption is expected.
 pub const PLAINTEXT_MARK: &str = "⚠️ not encrypted by the sender: ";
 
 /// A message that this version does not carry; the text is for its author.

@@ -4,6 +4,7 @@ mod at_rest;
 mod housekeeping;
 mod key_log;
 mod opening;
+mod policy;
 mod repositories;
 mod rollback;
 mod sealing;
