@@ -43,10 +43,11 @@ async fn what_waits_for_a_decision_about_a_contacts_key_is_given_up_in_both_dire
     let device =
         Device { name: "reinstalled", device_id: chat.bob.device_id(), ..Device::default() };
     let stranger = chat.world.omemo_device("bob", &device).await?;
-    let written = chat.alice.send(&chat.room, "Is it you?").await?;
-    chat.bot_tells_alice("identity of your contact has changed").await?;
-    let other = chat.alice.send(&chat.room, "Really?").await?;
     stranger.send(&jid, "It is me", Namespace::Legacy).await?;
+    chat.bot_tells_alice("identity of your contact has changed").await?;
+    let written = chat.alice.send(&chat.room, "Is it you?").await?;
+    let other = chat.alice.send(&chat.room, "Really?").await?;
+    // What is answered was tried behind both of them.
     chat.alice.send(&chat.room, "!xmpp version").await?;
     chat.bot_tells_alice("0.1.0").await?;
 

@@ -117,8 +117,7 @@ async fn chats_that_were_encrypted_before_the_upgrade_are_known(location: TestDa
     }
     tx.commit().await.unwrap();
     let migration = include_str!("../../../migrations/0005_policy.sql");
-    let start = migration.find("UPDATE portals").unwrap();
-    let update = migration[start..].split(';').next().unwrap();
+    let update = migration.split(';').find(|statement| statement.contains("UPDATE")).unwrap();
     location.raw_connection().await.execute(update).await.unwrap();
     let known: Vec<_> = histories(&db).await.into_iter().map(|(_, history)| history).collect();
     assert_eq!(known, [RemoteHistory::Encrypted, RemoteHistory::NeverEncrypted]);
