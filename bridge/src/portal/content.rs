@@ -1,6 +1,6 @@
 //! What a Matrix message says, and how a contact's message is written in Matrix. Pure.
 
-use ruma::events::room::message::{MessageType, Relation, RoomMessageEventContent};
+use ruma::events::room::message::{MessageType, RoomMessageEventContent};
 use serde_json::{Map, Value, json};
 
 use crate::network::{LegSecurity, MessageContent};
@@ -20,11 +20,12 @@ pub struct NotCarried(pub &'static str);
 /// # Errors
 /// [`NotCarried`] names what the bridge does not carry.
 pub fn from_matrix(content: &Value) -> Result<MessageContent, NotCarried> {
-    let content: RoomMessageEventContent =
-        serde_json::from_value(content.clone()).map_err(|_| NotCarried("malformed messages"))?;
-    if matches!(content.relates_to, Some(Relation::Replacement(_))) {
+    let relation = content.get("m.relates_to").and_then(|relation| relation.get("rel_type"));
+    if relation.and_then(Value::as_str) == Some("m.replace") {
         return Err(NotCarried("edits"));
     }
+    let content: RoomMessageEventContent =
+        serde_json::from_value(content.clone()).map_err(|_| NotCarried("malformed messages"))?;
     match content.msgtype {
         MessageType::Text(text) => Ok(MessageContent::Text { body: text.body }),
         MessageType::Notice(notice) => Ok(MessageContent::Text { body: notice.body }),
@@ -89,6 +90,9 @@ mod tests {
         let edit = json!({"msgtype": "m.text", "body": "* b", "m.new_content": {"msgtype": "m.text",
             "body": "b"}, "m.relates_to": {"rel_type": "m.replace", "event_id": "$a"}});
         assert!(from_matrix(&edit) == Err(NotCarried("edits")));
+        let without_new_content = json!({"msgtype": "m.text", "body": "* b",
+            "m.relates_to": {"rel_type": "m.replace", "event_id": "$a"}});
+        assert!(from_matrix(&without_new_content) == Err(NotCarried("edits")));
         let image = json!({"msgtype": "m.image", "body": "a.png", "url": "mxc://a/b"});
         assert!(from_matrix(&image).is_err());
         assert!(from_matrix(&json!({"body": 1})) == Err(NotCarried("malformed messages")));

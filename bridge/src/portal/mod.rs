@@ -12,7 +12,7 @@
 //! | [`create_room`] | rooms that the bridge makes |
 //! | [`say`], [`notices`], [`status`], [`qr`] | what the bridge itself says |
 //! | [`commands`], [`trust`] | what people decide |
-//! | [`downgrade`], [`expiry`] | what is refused for being unencrypted, and given up for waiting too long |
+//! | [`downgrade`], [`expiry`] | what is marked, refused or given up |
 //! | [`content`], [`room_state`] | pure conversions |
 
 mod commands;

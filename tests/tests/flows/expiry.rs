@@ -94,9 +94,12 @@ async fn what_waits_for_a_signed_device_is_given_up() -> Result<()> {
     let room = alice.invitation_from(&ghost).await?.room;
     alice.join(&room).await?;
     alice.hears(&bot, "none of your devices is verified").await?;
+    let written = alice.send(&room, "From an unsigned device").await?;
+    alice.hears(&bot, "the device you write from is not verified").await?;
 
     a_week_passes(&mut world).await?;
     alice.hears(&bot, "Messages of your contact have waited for 7 days").await?;
+    alice.status_from(&bot, &written, "FAIL_PERMANENT").await?;
     bridge_tells(&bob, "were not delivered").await?;
     alice.set_up_cross_signing().await?;
     bob.send(&jid, "Third", Namespace::Legacy).await?;
@@ -104,8 +107,47 @@ async fn what_waits_for_a_signed_device_is_given_up() -> Result<()> {
     let expired = |body: &str| body == "First" || body == "Second";
     let delivered =
         alice.messages().iter().filter(|m| expired(m.body.as_deref().unwrap_or_default())).count();
+    alice.send(&room, "From a signed one").await?;
+    bob.receives("From a signed one").await?;
+    assert_eq!(bob.texts_from(&jid), ["From a signed one"]);
     let told = count_told(&bob.messages(), "were not delivered");
     println!("safety: expired_unsigned: {delivered} of 2 delivered, their author told {told} time");
     assert_eq!((delivered, told), (0, 1));
     world.end().await
+}
+
+#[tokio::test]
+async fn what_waits_for_a_persons_own_identity_is_given_up_in_both_directions() -> Result<()> {
+    let mut chat = Chat::open("expiry-own-identity").await?;
+    let jid = chat.alices_jid();
+    chat.alice.send(&chat.room, "Before").await?;
+    chat.bob.receives("Before").await?;
+    chat.bob.send(&jid, "Before as well", Namespace::Legacy).await?;
+    chat.alice.receives("Before as well").await?;
+
+    chat.alice.set_up_cross_signing().await?;
+    chat.bob.send(&jid, "Is it still you?", Namespace::Legacy).await?;
+    chat.bot_tells_alice("Your encryption identity has changed").await?;
+    let written = chat.alice.send(&chat.room, "It is").await?;
+    chat.alice.send(&chat.room, "!xmpp version").await?;
+    chat.bot_tells_alice("0.1.0").await?;
+
+    a_week_passes(&mut chat.world).await?;
+    let bot = chat.world.bridge.bot();
+    chat.alice.status_from(&bot, &written, "FAIL_PERMANENT").await?;
+    for words in ["wrote to you have waited for 7 days", "that you wrote to"] {
+        let told = bridge_tells(&chat.bob, words).await?;
+        assert!(told.namespace.is_some(), "{words}: in the clear");
+        assert_eq!(count_told(&chat.bob.messages(), words), 1, "{words}");
+    }
+
+    chat.alice.send(&chat.room, "!xmpp approve me").await?;
+    chat.bob.send(&jid, "And now?", Namespace::Legacy).await?;
+    chat.alice.receives("And now?").await?;
+    chat.alice.send(&chat.room, "Still me").await?;
+    chat.bob.receives("Still me").await?;
+    assert_eq!(chat.bob.texts_from(&jid), ["Before", "Still me"]);
+    let shown = chat.alice.messages();
+    assert!(shown.iter().all(|message| message.body.as_deref() != Some("Is it still you?")));
+    chat.end().await
 }

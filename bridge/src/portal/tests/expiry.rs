@@ -162,3 +162,18 @@ async fn an_event_that_waits_is_dated_when_it_is_found_to_wait() {
     let waiting = tx.remote_inbox().count_pending(&chat()).await.unwrap();
     assert_eq!(waiting, Held { messages: 1, since_ms: Some(60 * 60 * 1000) });
 }
+
+#[tokio::test]
+async fn a_contact_hears_nothing_of_a_device_that_may_not_be_the_persons() {
+    for (vain, tellings) in [(Vain::UnsignedDevice, (1, 0)), (Vain::OwnIdentity, (1, 1))] {
+        let world = World::new().await;
+        world.alice_writes("$1", "hi").await;
+        world.clock.pass(WEEK);
+        let mut tx = world.db.read().await.unwrap();
+        let row = tx.matrix_inbox().load_pending(&room(), None, 1).await.unwrap().pop().unwrap();
+        drop(tx);
+        let portal = world.portal().await;
+        assert!(world.hub.expire_from_person(&row, &portal, vain).await.unwrap());
+        assert_eq!((world.open_rows().await, world.tellings().await), (0, tellings));
+    }
+}
