@@ -94,12 +94,9 @@ async fn what_waits_for_a_signed_device_is_given_up() -> Result<()> {
     let room = alice.invitation_from(&ghost).await?.room;
     alice.join(&room).await?;
     alice.hears(&bot, "none of your devices is verified").await?;
-    let written = alice.send(&room, "From an unsigned device").await?;
-    alice.hears(&bot, "the device you write from is not verified").await?;
 
     a_week_passes(&mut world).await?;
     alice.hears(&bot, "Messages of your contact have waited for 7 days").await?;
-    alice.status_from(&bot, &written, "FAIL_PERMANENT").await?;
     bridge_tells(&bob, "were not delivered").await?;
     alice.set_up_cross_signing().await?;
     bob.send(&jid, "Third", Namespace::Legacy).await?;
@@ -107,13 +104,32 @@ async fn what_waits_for_a_signed_device_is_given_up() -> Result<()> {
     let expired = |body: &str| body == "First" || body == "Second";
     let delivered =
         alice.messages().iter().filter(|m| expired(m.body.as_deref().unwrap_or_default())).count();
-    alice.send(&room, "From a signed one").await?;
-    bob.receives("From a signed one").await?;
-    assert_eq!(bob.texts_from(&jid), ["From a signed one"]);
     let told = count_told(&bob.messages(), "were not delivered");
     println!("safety: expired_unsigned: {delivered} of 2 delivered, their author told {told} time");
     assert_eq!((delivered, told), (0, 1));
     world.end().await
+}
+
+#[tokio::test]
+async fn what_an_unsigned_device_wrote_is_given_up_without_a_word_to_the_contact() -> Result<()> {
+    let world = World::start("expiry-unsigned-sender").await?;
+    let account = world.homeserver.register("alice").await?;
+    let alice = ElementUser::log_in(&world.homeserver, &account, "first", world.dir()).await?;
+    let bob = world.omemo_user("bob").await?;
+    let mut chat = Chat::between(world, alice, bob).await?;
+    let written = chat.alice.send(&chat.room, "From an unsigned device").await?;
+    let bot = chat.world.bridge.bot();
+    chat.alice.hears(&bot, "the device you write from is not verified").await?;
+
+    a_week_passes(&mut chat.world).await?;
+    chat.alice.status_from(&bot, &written, "FAIL_PERMANENT").await?;
+    chat.alice.hears(&bot, "Messages of yours have waited for 7 days").await?;
+    chat.alice.set_up_cross_signing().await?;
+    chat.alice.send(&chat.room, "From a signed one").await?;
+    chat.bob.receives("From a signed one").await?;
+    assert_eq!(chat.bob.texts_from(&chat.alices_jid()), ["From a signed one"]);
+    assert_eq!(count_told(&chat.bob.messages(), "have waited"), 0);
+    chat.end().await
 }
 
 #[tokio::test]
