@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Hub, LOOK_AGAIN, StepError, content,
     from_remote::chat_of,
+    leg_changes::Direction,
     membership::Rows,
     read::{Message, command_in},
     say::Wording,
@@ -424,7 +425,7 @@ impl Hub {
                     self.end_plaintext(portal).await?;
                 }
                 self.no_longer_waits(&row.event.event_id);
-                self.introduce_or_log(portal, sent.security).await;
+                self.tell_of_legs(portal, Direction::ToContact, sent.security).await;
                 Ok(Step::Done)
             }
             Err(error) => self.cannot_send(row, portal, error).await,

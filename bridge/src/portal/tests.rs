@@ -1,5 +1,7 @@
 //! What the hub decides, in rooms that are not encrypted: no homeserver answers here.
 
+mod legs;
+
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -21,7 +23,7 @@ use crate::{
     matrix::{DeviceLimits, DevicesParts},
     network::{
         Author, Capabilities, Decider, DeviceDecision, DeviceTrust, Held, Hold, IdentityTrust,
-        InvalidContact, LegSecurity, MessageContent, OutgoingMessage, PlaintextPolicy,
+        InvalidContact, LegSecurity, MessageContent, OutgoingMessage, OwnDevice, PlaintextPolicy,
         RemoteDevice, RemoteEvent, RemoteEventKind, RemoteMessageId, RemoteUserId, SendError, Sent,
         Undecided, VerifyUriError,
     },
@@ -43,7 +45,7 @@ impl Network for AnyNetwork {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { max_text_bytes: 1000, emotes: true }
+        Capabilities { max_text_bytes: 1000, encryption: "ANY", emotes: true }
     }
 
     fn parse_contact(&self, text: &str) -> Result<RemoteUserId, InvalidContact> {
@@ -98,6 +100,10 @@ impl NetworkClient for Remote {
     }
 
     async fn own_uri(&self, _: &Author) -> Result<String, SendError> {
+        Err(SendError::Temporary)
+    }
+
+    async fn own_device(&self, _: &Author) -> Result<OwnDevice, SendError> {
         Err(SendError::Temporary)
     }
 

@@ -245,7 +245,7 @@ pub(super) fn ids(users: &BTreeSet<OwnedUserId>) -> impl Iterator<Item = &UserId
     users.iter().map(OwnedUserId::as_ref)
 }
 
-fn known_identity(identity: UserIdentity) -> Option<KnownIdentity> {
+pub(super) fn known_identity(identity: UserIdentity) -> Option<KnownIdentity> {
     let (master, is_verified, needs_approval) = match &identity {
         UserIdentity::Own(own) => (own.master_key().get_first_key(), own.is_verified(), false),
         UserIdentity::Other(other) => (

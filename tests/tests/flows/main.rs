@@ -16,6 +16,7 @@ mod postgres;
 mod presence;
 mod restore;
 mod rooms;
+mod security;
 mod status;
 mod support;
 mod trust;

@@ -6,11 +6,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use async_trait::async_trait;
 use e2ee::omemo::{Bundle, DeviceId, DeviceList, Namespace};
 use jid::BareJid;
 use minidom::Element;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
-use ruma::{owned_event_id, owned_room_id, owned_user_id};
+use ruma::{OwnedUserId, UserId, owned_event_id, owned_room_id, owned_user_id};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
     sync::Notify,
@@ -21,9 +22,10 @@ use super::contact::{ALICE, BOB, Contact, now};
 use crate::{
     clock::Clock,
     network::{
-        Author, ChatKey, Decider, DeviceDecision, LegSecurity, MessageContent, NetworkClient as _,
-        OutgoingMessage, PlaintextPolicy, RemoteEvent, RemoteEventKind, RemoteEvents,
-        RemoteMessageId, RemoteUserId, SendError, Sent,
+        Answer, Author, ChatKey, Decider, DeviceDecision, IdentityTrust, Inquiries, Inquiry,
+        LegSecurity, MessageContent, NetworkClient as _, NoAnswer, OutgoingMessage,
+        PlaintextPolicy, RemoteEvent, RemoteEventKind, RemoteEvents, RemoteMessageId, RemoteUserId,
+        SendError, Sent,
     },
     store::{
         Database, InboxId, NewInboxEvent,
@@ -66,6 +68,36 @@ impl RemoteEvents for Bells {
     }
 }
 
+/// Who answers what is asked in forms, and notes it.
+#[derive(Default)]
+pub(super) struct Desk {
+    /// The people whom everybody has chats with.
+    pub people: Mutex<Vec<OwnedUserId>>,
+    pub asked: Mutex<Vec<(RemoteUserId, Inquiry, Option<OwnedUserId>)>>,
+}
+
+#[async_trait]
+impl Inquiries for Desk {
+    async fn inquire(
+        &self,
+        contact: &RemoteUserId,
+        inquiry: Inquiry,
+        about: Option<&UserId>,
+    ) -> Result<Answer, NoAnswer> {
+        let asked = (contact.clone(), inquiry, about.map(ToOwned::to_owned));
+        self.asked.lock().unwrap().push(asked);
+        let people = self.people.lock().unwrap().clone();
+        if about.is_none() && people.len() > 1 && inquiry != Inquiry::Help {
+            return Ok(Answer::Whom(people));
+        }
+        let about = about.map_or("nobody", UserId::as_str);
+        Ok(Answer::Text(match inquiry {
+            Inquiry::Verify => format!("asked {about}"),
+            _ => format!("one\ntwo {about}"),
+        }))
+    }
+}
+
 /// How the server treats the pings that confirm our stanzas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pings {
@@ -78,6 +110,7 @@ pub(super) struct World {
     pub core: Arc<Core>,
     pub db: Database,
     pub bells: Arc<Bells>,
+    pub desk: Arc<Desk>,
     pub bob: Contact,
     pub pings: Pings,
     files: TestDatabase,
@@ -110,10 +143,21 @@ impl World {
         };
         let bells = Arc::new(Bells::default());
         let rng = Box::new(ChaCha20Rng::seed_from_u64(1));
-        let client = XmppClient::new(config, db.clone(), Arc::new(FixedClock), rng, bells.clone());
+        let desk = Arc::new(Desk::default());
+        let clock = Arc::new(FixedClock);
+        let client = XmppClient::new(config, db.clone(), clock, rng, bells.clone(), desk.clone());
         let core = client.core();
-        let mut world =
-            Self { client, core, db, bells, bob, pings: Pings::Answered, files, server: None };
+        let mut world = Self {
+            client,
+            core,
+            db,
+            bells,
+            desk,
+            bob,
+            pings: Pings::Answered,
+            files,
+            server: None,
+        };
         world.connect().await;
         world
     }
@@ -250,14 +294,20 @@ impl World {
         text: &str,
         plaintext: PlaintextPolicy,
     ) -> Result<Sent, SendError> {
+        let security = LegSecurity::Encrypted { identity: IdentityTrust::Pinned };
         let message = OutgoingMessage {
             inbox,
             chat: chat(),
             id: RemoteMessageId::new(id),
             content: MessageContent::Text { body: text.to_owned() },
-            security: LegSecurity::Plaintext,
+            security,
             plaintext,
         };
+        self.send(message).await
+    }
+
+    /// Something goes to Bob, whose server answers meanwhile.
+    pub(super) async fn send(&mut self, message: OutgoingMessage) -> Result<Sent, SendError> {
         let client = Arc::clone(&self.client);
         let send = client.send(message);
         tokio::pin!(send);
