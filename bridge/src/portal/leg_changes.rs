@@ -55,15 +55,16 @@ impl Hub {
         if before == Some(now) {
             return Ok(());
         }
+        let is_weaker = before.is_some_and(|before| now.is_weaker_than(before));
         let text = before.and_then(|before| words::changed(direction, before, now));
-        let staged = match text.filter(|_| !was_told) {
+        let staged = match text.filter(|_| !(is_weaker && was_told)) {
             Some(text) => self.stage_for_person(portal, Wording::Public, text).await?,
             None => None,
         };
         let mut tx = self.parts.db.begin().await?;
         tx.notices().forget(scope, last).await?;
         tx.notices().first_time(Notice { scope, subject, kind: last }).await?;
-        if before.is_some_and(|before| now.is_weaker_than(before)) {
+        if is_weaker {
             tx.notices().first_time(told).await?;
         } else if direction == Direction::ToContact {
             tx.notices().forget(scope, weaker).await?;
