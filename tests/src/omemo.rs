@@ -233,7 +233,7 @@ impl OmemoUser {
     ///
     /// # Errors
     /// When it does not answer.
-    pub async fn commands_of(&self, jid: &str) -> Result<Vec<String>> {
+    pub async fn commands_of(&self, jid: &str) -> Result<BTreeSet<String>> {
         let answer = self.peer.ask("commands", json!({ "jid": jid })).await?;
         let commands = answer.get("commands").cloned().context("no commands")?;
         Ok(serde_json::from_value(commands)?)
