@@ -80,3 +80,16 @@ async fn a_contact_learns_only_of_people_who_have_joined_a_chat_with_them() {
     println!("safety: strangers_inquiries: {learnt} of 12 answers told something");
     assert_eq!(learnt, 0);
 }
+
+#[tokio::test]
+async fn in_the_clear_a_contact_may_ask_and_decides_nothing() {
+    let world = World::new().await;
+    let eve = RemoteUserId::new("eve@example.net");
+    for word in ["devices", "security @alice:example.org", "verify", "match", "no match"] {
+        let content = MessageContent::Text { body: word.to_owned() };
+        world.hub.obey_contact(&eve, &content, LegSecurity::Plaintext).await.unwrap();
+    }
+    let sent = world.remote.sent.lock().unwrap().clone();
+    let refused = sent.iter().map(|(_, text)| text.contains("I take this only encrypted"));
+    assert_eq!(refused.collect::<Vec<_>>(), [false, false, true, true, true]);
+}
