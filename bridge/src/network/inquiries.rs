@@ -21,6 +21,21 @@ pub enum Inquiry {
     Verify,
 }
 
+impl Inquiry {
+    /// All of them, in the order in which they are listed.
+    pub const ALL: [Self; 4] = [Self::Help, Self::Security, Self::Devices, Self::Verify];
+
+    /// The word that asks for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Help => "help",
+            Self::Security => "security",
+            Self::Devices => "devices",
+            Self::Verify => "verify",
+        }
+    }
+}
+
 /// What is answered.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Answer {

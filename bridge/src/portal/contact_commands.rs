@@ -39,7 +39,7 @@ impl Hub {
             Some(Wish::Ask { inquiry, about }) => {
                 match self.answer_inquiry(contact, inquiry, about.as_deref()).await? {
                     Answer::Text(text) => text,
-                    Answer::Whom(people) => whom(word(inquiry), &people),
+                    Answer::Whom(people) => whom(inquiry.word(), &people),
                 }
             }
             Some(Wish::Compared { with, is_same }) => {
@@ -80,16 +80,6 @@ impl Wish {
     }
 }
 
-/// The word that asks for it.
-fn word(inquiry: Inquiry) -> &'static str {
-    match inquiry {
-        Inquiry::Help => "help",
-        Inquiry::Security => "security",
-        Inquiry::Devices => "devices",
-        Inquiry::Verify => "verify",
-    }
-}
-
 fn whom(word: &str, people: &[OwnedUserId]) -> String {
     let choices: Vec<String> = people.iter().map(|user| format!("{word} {user}")).collect();
     format!("With whom? Write one of these:\n{}", choices.join("\n"))
@@ -99,9 +89,8 @@ fn whom(word: &str, people: &[OwnedUserId]) -> String {
 fn parse(body: &str) -> Option<Wish> {
     let lower = body.trim().trim_end_matches(['.', '!']).to_lowercase();
     let user = |text: &str| UserId::parse(text.trim()).ok();
-    let inquiries = [Inquiry::Help, Inquiry::Security, Inquiry::Devices, Inquiry::Verify];
-    for inquiry in inquiries {
-        match lower.strip_prefix(word(inquiry)) {
+    for inquiry in Inquiry::ALL {
+        match lower.strip_prefix(inquiry.word()) {
             Some("") => return Some(Wish::Ask { inquiry, about: None }),
             Some(rest) if rest.starts_with(' ') && inquiry != Inquiry::Help => {
                 let about = Some(user(rest)?);

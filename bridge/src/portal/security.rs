@@ -5,7 +5,7 @@ use e2ee::matrix::PublicKeys;
 use super::{Hub, from_remote::chat_of, trust::DecideError};
 use crate::{
     network::{Author, OwnDevice, RemoteDevice},
-    store::{KeyEvent, Pin, Portal},
+    store::{KeyEvent, Pin, PinState, Portal},
 };
 
 /// Both legs of a chat.
@@ -69,8 +69,6 @@ pub enum IdentityStanding<'a> {
 impl MatrixKeys {
     /// What is known of the person's identity.
     pub fn standing(&self) -> IdentityStanding<'_> {
-        use crate::store::PinState;
-
         let Some(pin) = &self.pin else { return IdentityStanding::Unseen };
         let (key, since_ms) = (pin.master_key.as_str(), pin.pinned_ms);
         if let PinState::Changed { new_master_key } = &pin.state {

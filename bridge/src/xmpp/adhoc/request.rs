@@ -15,12 +15,9 @@ pub(in crate::xmpp) struct Command(Inquiry);
 
 impl Command {
     /// All of them, in the order in which they are listed.
-    pub(in crate::xmpp) const ALL: [Self; 4] = [
-        Self(Inquiry::Help),
-        Self(Inquiry::Security),
-        Self(Inquiry::Devices),
-        Self(Inquiry::Verify),
-    ];
+    pub(in crate::xmpp) fn all() -> impl Iterator<Item = Self> {
+        Inquiry::ALL.into_iter().map(Self)
+    }
 
     pub(in crate::xmpp) fn inquiry(self) -> Inquiry {
         self.0
@@ -28,12 +25,7 @@ impl Command {
 
     /// Its name for programs.
     pub(in crate::xmpp) fn node(self) -> &'static str {
-        match self.0 {
-            Inquiry::Help => "help",
-            Inquiry::Security => "security",
-            Inquiry::Devices => "devices",
-            Inquiry::Verify => "verify",
-        }
+        self.0.word()
     }
 
     /// Its name for people.
@@ -47,7 +39,7 @@ impl Command {
     }
 
     pub(in crate::xmpp) fn parse(node: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|command| command.node() == node)
+        Self::all().find(|command| command.node() == node)
     }
 }
 

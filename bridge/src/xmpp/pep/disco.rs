@@ -99,7 +99,7 @@ pub(super) fn items(own: &Jid, author: &Author, node: Option<&str>) -> Element {
 /// The commands that there are (XEP-0050 section 2.2).
 fn commands(own: &Jid) -> Element {
     let jid = own.to_bare();
-    let items = Command::ALL.map(|command| {
+    let items = Command::all().map(|command| {
         El::new("item", ITEMS)
             .attr("jid", jid.as_str())
             .attr("node", command.node())
