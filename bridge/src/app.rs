@@ -128,8 +128,14 @@ impl App {
             tracker.clone(),
             stop.clone(),
         );
-        let remote =
-            XmppClient::new(xmpp, db.clone(), clock.clone(), Box::new(OsRng), doorbells.clone());
+        let remote = XmppClient::new(
+            xmpp,
+            db.clone(),
+            clock.clone(),
+            Box::new(OsRng),
+            doorbells.clone(),
+            doorbells.clone(),
+        );
         let parts = Parts {
             db: db.clone(),
             clock,

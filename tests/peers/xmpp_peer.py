@@ -170,7 +170,7 @@ class Peer(ClientXMPP):
         self["feature_mechanisms"].unencrypted_scram = True
         self.ssl_context.check_hostname = False
         self.ssl_context.verify_mode = ssl.CERT_NONE
-        for plugin in ("xep_0030", "xep_0060", "xep_0163", "xep_0184", "xep_0199", "xep_0280", "xep_0380"):
+        for plugin in ("xep_0004", "xep_0030", "xep_0050", "xep_0060", "xep_0163", "xep_0184", "xep_0199", "xep_0280", "xep_0380"):
             self.register_plugin(plugin)
         if SPOKEN:
             self.register_plugin("xep_0384", module=sys.modules[__name__])
@@ -348,6 +348,30 @@ class Peer(ClientXMPP):
     async def do_subscribe(self, command):
         """Asks for a contact's presence."""
         self.send_presence_subscription(pto=command["to"], ptype="subscribe")
+
+    async def do_commands(self, command):
+        """The ad-hoc commands that an address lists."""
+        items = await self["xep_0050"].get_commands(command["jid"])
+        return {"commands": [node for _jid, node, _name in items["disco_items"]["items"]]}
+
+    async def do_command(self, command):
+        """Runs an ad-hoc command to its end; where a form asks for a person, with this one."""
+        to, node, adhoc = JID(command["jid"]), command["node"], self["xep_0050"]
+        try:
+            answer, people = (await adhoc.send_command(to, node))["command"], []
+            if answer["status"] == "executing":
+                people = [option["value"] for option in answer["form"].get_fields()["person"]["options"]]
+                form = self["xep_0004"].make_form(ftype="submit")
+                form.add_field(var="person", value=command["person"])
+                session = answer["sessionid"]
+                answer = await adhoc.send_command(to, node, action="complete", payload=form, sessionid=session)
+                answer = answer["command"]
+        except IqError as error:
+            return {"refused": error.condition}
+        lines = [text for _kind, text in answer["notes"]]
+        for value in answer["form"].get_values().values():
+            lines += [value] if isinstance(value, str) else value
+        return {"status": answer["status"], "people": people, "text": "\n".join(lines)}
 
     async def do_disco(self, command):
         """What an address says about itself."""

@@ -54,6 +54,15 @@ pub struct Received {
     pub trust: Option<String>,
 }
 
+/// What came of an ad-hoc command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandAnswer {
+    /// What it says.
+    pub text: String,
+    /// The people among whom a form let choose; none where no form was needed.
+    pub people: Vec<String>,
+}
+
 /// How a client is set up.
 #[derive(Debug, Clone)]
 pub struct Device<'a> {
@@ -218,6 +227,30 @@ impl OmemoUser {
     /// When it does not answer.
     pub async fn disco(&self, jid: &str) -> Result<Value> {
         self.peer.ask("disco", json!({ "jid": jid })).await
+    }
+
+    /// The ad-hoc commands (XEP-0050) that an address lists.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn commands_of(&self, jid: &str) -> Result<BTreeSet<String>> {
+        let answer = self.peer.ask("commands", json!({ "jid": jid })).await?;
+        let commands = answer.get("commands").cloned().context("no commands")?;
+        Ok(serde_json::from_value(commands)?)
+    }
+
+    /// Runs an ad-hoc command to its end; where a form asks for a person, it is this one.
+    ///
+    /// # Errors
+    /// When it is refused: the condition.
+    pub async fn runs_command(&self, jid: &str, node: &str, person: &str) -> Result<CommandAnswer> {
+        let command = json!({ "jid": jid, "node": node, "person": person });
+        let answer = self.peer.ask("command", command).await?;
+        if let Some(condition) = answer.get("refused").and_then(Value::as_str) {
+            anyhow::bail!("refused: {condition}");
+        }
+        let people = answer.get("people").cloned().unwrap_or_default();
+        Ok(CommandAnswer { text: text(&answer, "text")?, people: serde_json::from_value(people)? })
     }
 
     /// Asks for a contact's presence.

@@ -13,10 +13,11 @@ mod pending;
 mod plaintext;
 mod qr;
 mod rotate;
+mod security;
 mod trust;
 mod verify;
 mod version;
-mod words;
+pub(crate) mod words;
 
 use async_trait::async_trait;
 use ruma::{RoomId, UserId};
@@ -33,6 +34,7 @@ pub const PREFIX: &str = "!xmpp";
 const COMMANDS: &[&dyn Command] = &[
     &help::Help,
     &chat::Chat,
+    &security::Security,
     &devices::Devices,
     &trust::Trust,
     &distrust::Distrust,

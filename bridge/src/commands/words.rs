@@ -26,8 +26,20 @@ pub(super) fn device(device: &RemoteDevice) -> String {
     format!("Device {}: {}{since}\n{}", device.id, trust(device.trust), device.fingerprint)
 }
 
+/// A key in base64, in groups of four, as Matrix clients show fingerprints.
+pub(crate) fn in_fours(key: &str) -> String {
+    let mut grouped = String::new();
+    for (at, digit) in key.chars().enumerate() {
+        if at > 0 && at % 4 == 0 {
+            grouped.push(' ');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
 /// A time in milliseconds since 1970, as people and programs read it (RFC 3339).
-pub(super) fn time(ms: i64) -> String {
+pub(crate) fn time(ms: i64) -> String {
     DateTime::from_timestamp_millis(ms)
         .map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
         .unwrap_or_else(|| "an unknown time".to_owned())
@@ -73,6 +85,12 @@ pub(super) fn failed(error: &impl std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_grouped_as_clients_show_it() {
+        assert_eq!(in_fours("abcdefghij"), "abcd efgh ij");
+        assert_eq!(in_fours("abcd"), "abcd");
+    }
 
     #[test]
     fn a_device_is_said_with_its_fingerprint_and_since_when() {

@@ -13,8 +13,8 @@ mod rooms;
 pub use self::{
     client::{ClientError, Identity, MatrixClient},
     devices::{
-        Decrypted, DeviceEvents, DeviceLimits, Devices, DevicesParts, LostFlow, SenderTrust,
-        VerificationStep,
+        Decrypted, DeviceEvents, DeviceLimits, Devices, DevicesParts, LostFlow, Sealed,
+        SenderTrust, VerificationStep,
     },
     error::{DecryptError, EncryptError, MatrixError},
     outbox::{Outbox, OutboxEvents, SentReference},

@@ -5,6 +5,8 @@
 pub struct Capabilities {
     /// Longest text in bytes.
     pub max_text_bytes: usize,
+    /// What its end-to-end encryption is called (`OMEMO`).
+    pub encryption: &'static str,
     /// Whether `/me` messages exist.
     pub emotes: bool,
 }

@@ -7,6 +7,7 @@
 mod capabilities;
 mod events;
 mod ids;
+mod inquiries;
 mod security;
 
 use async_trait::async_trait;
@@ -19,9 +20,10 @@ pub use self::{
         RemoteEventKind, SendError, Sent,
     },
     ids::{RemoteMessageId, RemoteUserId},
+    inquiries::{Answer, Inquiries, Inquiry, NoAnswer},
     security::{
-        Decider, DeviceDecision, DeviceTrust, Held, IdentityTrust, LegSecurity, RemoteDevice,
-        Undecided, VerifyUriError,
+        Decider, DeviceDecision, DeviceTrust, Held, IdentityTrust, LegSecurity, OwnDevice,
+        RemoteDevice, Undecided, VerifyUriError,
     },
 };
 
@@ -82,6 +84,12 @@ pub trait NetworkClient: Send + Sync {
     /// [`SendError::Temporary`] when the store failed; [`SendError::Rejected`] for a user who can
     /// have no address there.
     async fn own_uri(&self, author: &Author) -> Result<String, SendError>;
+
+    /// The bridge's device there that speaks for a user, as the other side's clients show it.
+    ///
+    /// # Errors
+    /// As [`Self::own_uri`].
+    async fn own_device(&self, author: &Author) -> Result<OwnDevice, SendError>;
 
     /// The fingerprints that a URI of the contact's client names, if the contact's devices present
     /// every one of them. It decides nothing.

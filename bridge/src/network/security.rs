@@ -30,6 +30,37 @@ pub enum IdentityTrust {
     Unknown,
 }
 
+impl IdentityTrust {
+    /// What is known of two identities together: no more than of the one that less is known of.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        if self.strength() < other.strength() { self } else { other }
+    }
+
+    fn strength(self) -> u8 {
+        match self {
+            Self::Verified => 3,
+            Self::Pinned => 2,
+            Self::Changed => 1,
+            Self::Unknown => 0,
+        }
+    }
+}
+
+impl LegSecurity {
+    /// Whether less protected it than `other`.
+    pub fn is_weaker_than(self, other: Self) -> bool {
+        self.strength() < other.strength()
+    }
+
+    fn strength(self) -> u8 {
+        match self {
+            Self::Plaintext => 0,
+            Self::Encrypted { identity } => 1 + identity.strength(),
+        }
+    }
+}
+
 /// What a device of a contact is to a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceTrust {
@@ -59,6 +90,15 @@ pub struct RemoteDevice {
     pub trust: DeviceTrust,
     /// Since when, in milliseconds since 1970, if that is known.
     pub since_ms: Option<i64>,
+}
+
+/// A device of the bridge on the other network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnDevice {
+    /// The device as its network numbers it.
+    pub id: String,
+    /// Fingerprint of its identity, as the network's own clients print it.
+    pub fingerprint: String,
 }
 
 /// Messages that wait.

@@ -4,23 +4,16 @@
 
 use ruma::{OwnedUserId, UserId};
 
-use super::{Hub, StepError, verification::Answered};
+use super::{Hub, StepError, notices::contact::HELP, verification::Answered};
 use crate::{
-    network::{LegSecurity, MessageContent, RemoteUserId},
+    network::{Answer, Inquiry, LegSecurity, MessageContent, RemoteUserId},
     store::Notice,
 };
-
-const HELP: &str = "I am the bridge to Matrix. What you can write to me:\n\
-    verify @name:server — compares encryption keys with a person on Matrix, by emoji.\n\
-    match — what you see is what they see.\n\
-    no match — it is not.\n\
-    help — this.";
 
 /// What a contact wants.
 #[derive(Debug, PartialEq, Eq)]
 enum Wish {
-    Help,
-    Verify(OwnedUserId),
+    Ask { inquiry: Inquiry, about: Option<OwnedUserId> },
     Compared { with: Option<OwnedUserId>, is_same: bool },
 }
 
@@ -39,32 +32,22 @@ impl Hub {
                 let notice = Notice { scope: contact.as_str(), subject: "", kind: "help" };
                 return self.tell_contact_once(contact, notice, HELP).await;
             }
-            Some(Wish::Help) => HELP.to_owned(),
-            Some(_) if security == LegSecurity::Plaintext => {
+            Some(wish) if wish.decides() && security == LegSecurity::Plaintext => {
                 "I take this only encrypted. Switch on OMEMO in this chat and write it again."
                     .to_owned()
             }
-            Some(Wish::Verify(user)) => self.contact_verifies(contact, &user).await?,
+            Some(Wish::Ask { inquiry, about }) => {
+                match self.answer_inquiry(contact, inquiry, about.as_deref()).await? {
+                    Answer::Text(text) => text,
+                    Answer::Whom(people) => whom(inquiry.word(), &people),
+                }
+            }
             Some(Wish::Compared { with, is_same }) => {
                 self.contact_answers(contact, with.as_deref(), is_same).await?
             }
         };
         self.tell_contact(contact, "answer", &answer).await;
         Ok(())
-    }
-
-    async fn contact_verifies(
-        &self,
-        contact: &RemoteUserId,
-        user: &UserId,
-    ) -> Result<String, StepError> {
-        Ok(match self.begin_verification(user, contact).await? {
-            Ok(()) => format!(
-                "I have asked {user}. As soon as they accept, you see seven emoji here and have about \
-                 a minute to compare them: call them, or meet them."
-            ),
-            Err(why) => <&str>::from(why).to_owned(),
-        })
     }
 
     async fn contact_answers(
@@ -81,24 +64,40 @@ impl Hub {
             Answered::Nothing => "There is nothing to compare now.".to_owned(),
             Answered::Ambiguous => {
                 let people = self.comparing_with(contact).await?;
-                let word = if is_same { "match" } else { "no match" };
-                let choices: Vec<String> =
-                    people.iter().map(|user| format!("{word} {user}")).collect();
-                format!("With whom? Write one of these:\n{}", choices.join("\n"))
+                whom(if is_same { "match" } else { "no match" }, &people)
             }
         })
     }
+}
+
+impl Wish {
+    /// Whether something follows from it that only an encrypted word can bring about.
+    fn decides(&self) -> bool {
+        match self {
+            Self::Ask { inquiry, .. } => *inquiry == Inquiry::Verify,
+            Self::Compared { .. } => true,
+        }
+    }
+}
+
+fn whom(word: &str, people: &[OwnedUserId]) -> String {
+    let choices: Vec<String> = people.iter().map(|user| format!("{word} {user}")).collect();
+    format!("With whom? Write one of these:\n{}", choices.join("\n"))
 }
 
 /// What a message asks for; `None` when it is none of the wishes.
 fn parse(body: &str) -> Option<Wish> {
     let lower = body.trim().trim_end_matches(['.', '!']).to_lowercase();
     let user = |text: &str| UserId::parse(text.trim()).ok();
-    if lower == "help" {
-        return Some(Wish::Help);
-    }
-    if let Some(rest) = lower.strip_prefix("verify ") {
-        return user(rest).map(Wish::Verify);
+    for inquiry in Inquiry::ALL {
+        match lower.strip_prefix(inquiry.word()) {
+            Some("") => return Some(Wish::Ask { inquiry, about: None }),
+            Some(rest) if rest.starts_with(' ') && inquiry != Inquiry::Help => {
+                let about = Some(user(rest)?);
+                return Some(Wish::Ask { inquiry, about });
+            }
+            _ => {}
+        }
     }
     let (rest, is_same) = match lower.strip_prefix("no match") {
         Some(rest) => (rest, false),
@@ -120,15 +119,24 @@ mod tests {
     #[test]
     fn only_the_very_words_count() {
         let alice = user_id!("@alice:example.org").to_owned();
+        let ask = |inquiry, about: Option<&OwnedUserId>| {
+            Some(Wish::Ask { inquiry, about: about.cloned() })
+        };
         let compared = |with: Option<OwnedUserId>, is_same| Some(Wish::Compared { with, is_same });
         for (body, wish) in [
-            ("help", Some(Wish::Help)),
+            ("help", ask(Inquiry::Help, None)),
+            ("Security.", ask(Inquiry::Security, None)),
+            ("devices  @alice:example.org", ask(Inquiry::Devices, Some(&alice))),
+            ("verify", ask(Inquiry::Verify, None)),
+            ("verify @alice:example.org", ask(Inquiry::Verify, Some(&alice))),
             ("match", compared(None, true)),
             (" Match! ", compared(None, true)),
             ("no match", compared(None, false)),
             ("No match @alice:example.org", compared(Some(alice.clone()), false)),
             ("match @alice:example.org", compared(Some(alice.clone()), true)),
-            ("verify @alice:example.org", Some(Wish::Verify(alice))),
+            ("help me", None),
+            ("securityx", None),
+            ("devices of alice", None),
             ("verify alice", None),
             ("matches", None),
             ("match alice", None),

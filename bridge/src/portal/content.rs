@@ -5,9 +5,6 @@ use serde_json::{Map, Value, json};
 
 use crate::network::{LegSecurity, MessageContent};
 
-/// Content key that tells machines how the contact's leg was protected.
-pub const LEG_SECURITY_KEY: &str = "dev.gephyra.leg_security";
-
 /// Stands before the text of a message that came unencrypted where encryption is expected.
 pub const PLAINTEXT_MARK: &str = "⚠️ not encrypted by the sender: ";
 
@@ -51,7 +48,6 @@ pub fn to_matrix(
     written.insert("msgtype".to_owned(), json!(msgtype));
     written.insert("body".to_owned(), json!(format!("{mark}{body}")));
     written.insert("m.mentions".to_owned(), json!({}));
-    written.insert(LEG_SECURITY_KEY.to_owned(), json!({ "contact": security }));
     written
 }
 

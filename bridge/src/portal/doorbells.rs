@@ -10,7 +10,7 @@ use super::Hub;
 use crate::{
     appservice::Intake,
     matrix::{DeviceEvents, OutboxEvents, SentReference},
-    network::{Author, ChatKey, RemoteEvents},
+    network::{Answer, Author, ChatKey, Inquiries, Inquiry, NoAnswer, RemoteEvents, RemoteUserId},
 };
 
 /// The doorbells of a hub that is built after those who ring. What rings before the hub is there
@@ -110,5 +110,21 @@ impl RemoteEvents for Doorbells {
             Author::Person(user) => self.ring_people(vec![user.clone()]),
             Author::Bridge => self.committed(chat),
         }
+    }
+}
+
+#[async_trait]
+impl Inquiries for Doorbells {
+    async fn inquire(
+        &self,
+        contact: &RemoteUserId,
+        inquiry: Inquiry,
+        about: Option<&UserId>,
+    ) -> Result<Answer, NoAnswer> {
+        let hub = self.hub().ok_or(NoAnswer)?;
+        hub.answer_inquiry(contact, inquiry, about).await.map_err(|error| {
+            tracing::warn!(error = %crate::error_chain(&error), "portal.inquiry.failed");
+            NoAnswer
+        })
     }
 }

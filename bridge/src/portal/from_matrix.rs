@@ -13,6 +13,7 @@ use super::{
     Hub, LOOK_AGAIN, StepError, content,
     expiry::Vain,
     from_remote::chat_of,
+    leg_changes::Direction,
     membership::Rows,
     read::{Message, command_in},
     say::Wording,
@@ -428,7 +429,7 @@ impl Hub {
         match self.parts.remote.send(outgoing).await {
             Ok(sent) => {
                 self.no_longer_waits(&row.event.event_id);
-                self.introduce_or_log(portal, sent.security).await;
+                self.tell_of_legs(portal, Direction::ToContact, sent.security).await;
                 Ok(Step::Done)
             }
             Err(error) => self.cannot_send(row, portal, error).await,

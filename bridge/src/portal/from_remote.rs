@@ -10,19 +10,19 @@ use super::{
     create_room::NoRoom,
     downgrade::{PLAINTEXT_REFUSED, Passage},
     expiry::Vain,
+    leg_changes::Direction,
+    legs::Legs,
     say::{Wording, reader_of},
     status::Fate,
 };
 use crate::{
     matrix::{EncryptError, MatrixError, SentReference},
     network::{
-        Author, ChatKey, Hold, IdentityTrust, LegSecurity, MessageContent, RemoteEventKind,
-        RemoteMessageId, RemoteUserId,
+        Author, ChatKey, Hold, LegSecurity, MessageContent, RemoteEventKind, RemoteMessageId,
+        RemoteUserId,
     },
     queue::{Drain, Drained},
-    store::{
-        DeliveryStatus, Notice, PendingRemoteEvent, PinState, Portal, PortalState, RoomEncryption,
-    },
+    store::{DeliveryStatus, Notice, PendingRemoteEvent, PinState, Portal, PortalState},
 };
 
 /// Rows looked at in one go.
@@ -194,7 +194,6 @@ impl Hub {
         portal: &Portal,
         message: Message<'_>,
     ) -> Result<Step, StepError> {
-        let encrypted = portal.encryption == RoomEncryption::Encrypted;
         let policy = self.parts.policy.plaintext_from_contacts;
         let passage = Passage::of(portal, message.security, policy);
         if passage == Passage::Refused {
@@ -203,17 +202,18 @@ impl Hub {
         }
         let marked = passage == Passage::Marked;
         let written = content::to_matrix(message.content, message.security, marked);
+        let (remote, protocol) = (message.security, self.remote_encryption());
+        let write = move |matrix| {
+            let mut written = written;
+            Legs { matrix, remote }.write_into(&mut written, protocol);
+            written
+        };
         let staged = self
-            .stage(&portal.ghost, reader_of(portal), portal.encryption, "m.room.message", written)
+            .stage(&portal.ghost, reader_of(portal), portal.encryption, "m.room.message", write)
             .await;
-        let mut staged = match staged {
+        let (mut staged, matrix_leg) = match staged {
             Ok(staged) => staged,
             Err(error) => return self.cannot_encrypt(row, portal, error).await,
-        };
-        let matrix_leg = if encrypted {
-            LegSecurity::Encrypted { identity: IdentityTrust::Pinned }
-        } else {
-            LegSecurity::Plaintext
         };
         let reference = SentReference {
             chat: row.event.chat.clone(),
@@ -232,14 +232,23 @@ impl Hub {
         }
         tx.commit().await?;
         self.parts.outbox.ring(&portal.room_id);
-        self.introduce_or_log(portal, message.security).await;
+        self.tell_of_legs(portal, Direction::FromContact, message.security).await;
         Ok(Step::Done)
     }
 
-    /// The introduction is no part of a message's way: what fails is tried with the next one.
-    pub(super) async fn introduce_or_log(&self, portal: &Portal, remote_leg: LegSecurity) {
-        if let Err(error) = self.introduce(portal, remote_leg).await {
-            tracing::debug!(error = %crate::error_chain(&error), "portal.introduce.failed");
+    /// What is told of the legs is no part of a message's way: what fails is tried with the next one.
+    pub(super) async fn tell_of_legs(
+        &self,
+        portal: &Portal,
+        direction: Direction,
+        remote_leg: LegSecurity,
+    ) {
+        let told = async {
+            self.introduce(portal, remote_leg).await?;
+            self.note_leg(portal, direction, remote_leg).await
+        };
+        if let Err(error) = told.await {
+            tracing::debug!(error = %crate::error_chain(&error), "portal.tell_of_legs.failed");
         }
     }
 

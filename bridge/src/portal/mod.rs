@@ -10,13 +10,16 @@
 //! | [`from_remote`] | the remote inbox, one chat at a time |
 //! | [`membership`] | invitations to ghosts and to the bot, and people who leave |
 //! | [`create_room`] | rooms that the bridge makes |
-//! | [`say`], [`notices`], [`status`], [`qr`] | what the bridge itself says |
+//! | [`say`], [`notices`], [`leg_changes`], [`status`], [`qr`] | what the bridge itself says |
 //! | [`commands`], [`trust`] | what people decide |
 //! | [`downgrade`], [`expiry`] | what is marked, refused or given up |
-//! | [`content`], [`room_state`] | pure conversions |
+//! | [`contact_commands`], [`contact_inquiries`] | what contacts ask the bridge |
+//! | [`security`] | what is known of both legs of a chat |
+//! | [`content`], [`legs`], [`room_state`] | pure conversions |
 
 mod commands;
 mod contact_commands;
+mod contact_inquiries;
 pub mod content;
 mod create_room;
 mod doorbells;
@@ -24,6 +27,8 @@ mod downgrade;
 mod expiry;
 mod from_matrix;
 mod from_remote;
+mod leg_changes;
+mod legs;
 mod locks;
 mod membership;
 mod notices;
@@ -31,6 +36,7 @@ mod qr;
 mod read;
 mod room_state;
 mod say;
+mod security;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -51,6 +57,7 @@ pub use self::{
     commands::{ApproveError, OpenChatError},
     doorbells::Doorbells,
     qr::QrError,
+    security::{ChatSecurity, IdentityStanding, MatrixKeys},
     trust::{DecideError, Naming, PendingChat, UnknownFingerprint, find_named},
 };
 use crate::{
@@ -58,7 +65,7 @@ use crate::{
     config::{Permissions, PolicyConfig},
     matrix::{ClientError, Devices, EncryptError, MatrixClient, MatrixError, Outbox},
     namespace::Namespace,
-    network::{ChatKey, Network, NetworkClient},
+    network::{ChatKey, Network, NetworkClient, SendError},
     queue::Queues,
     store::{Database, StoreError},
 };
@@ -113,6 +120,8 @@ pub(crate) enum StepError {
     Device(#[from] MatrixError),
     #[error("an event could not be encrypted")]
     Encrypt(#[from] EncryptError),
+    #[error("the other network did not do what it was asked")]
+    Remote(#[from] SendError),
 }
 
 impl StepError {
@@ -121,7 +130,7 @@ impl StepError {
         match self {
             Self::Client(error) => !error.is_temporary(),
             Self::Encrypt(error) => error.is_final(),
-            Self::Store(_) | Self::Device(_) => false,
+            Self::Store(_) | Self::Device(_) | Self::Remote(_) => false,
         }
     }
 }
@@ -166,6 +175,11 @@ impl Hub {
     fn may_use(&self, user: &UserId) -> bool {
         !self.parts.namespace.is_ours(user)
             && self.parts.permissions.of(user) >= crate::config::Permission::User
+    }
+
+    /// What encrypts on the other network.
+    fn remote_encryption(&self) -> &'static str {
+        self.parts.network.capabilities().encryption
     }
 
     fn now_ms(&self) -> i64 {

@@ -84,7 +84,8 @@ impl Hub {
                 content.insert("file".to_owned(), Value::Object(keys));
             }
         }
-        let staged = self.stage(bot, (room, reader), encryption, "m.room.message", content).await?;
+        let kind = "m.room.message";
+        let (staged, _) = self.stage(bot, (room, reader), encryption, kind, |_| content).await?;
         let mut tx = self.parts.db.begin().await?;
         tx.matrix_outbox().insert(&staged).await?;
         tx.commit().await?;

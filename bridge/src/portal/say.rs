@@ -22,27 +22,26 @@ pub(super) enum Wording {
 }
 
 impl Hub {
-    /// Makes the outbox row for an event in a room, encrypted for `reader` if the room is.
+    /// Makes the outbox row for an event in a room, encrypted for `reader` if the room is, and tells
+    /// how it is protected. `write` makes its content, when that is known.
     pub(super) async fn stage(
         &self,
         sender: &UserId,
         (room, reader): (&RoomId, &UserId),
         encryption: RoomEncryption,
         event_type: &str,
-        content: Map<String, Value>,
-    ) -> Result<NewOutboxEvent, EncryptError> {
-        let (event_type, content) = match encryption {
-            RoomEncryption::Plain => (event_type.to_owned(), Value::Object(content).to_string()),
-            RoomEncryption::Encrypted => {
-                let encrypted = self
-                    .parts
-                    .devices
-                    .encrypt(sender, room, &[reader], event_type, content)
-                    .await?;
-                ("m.room.encrypted".to_owned(), encrypted.into_json())
-            }
-        };
-        Ok(row(sender, room, event_type, content))
+        write: impl FnOnce(LegSecurity) -> Map<String, Value> + Send + 'static,
+    ) -> Result<(NewOutboxEvent, LegSecurity), EncryptError> {
+        if encryption == RoomEncryption::Plain {
+            let content = Value::Object(write(LegSecurity::Plaintext)).to_string();
+            let row = row(sender, room, event_type.to_owned(), content);
+            return Ok((row, LegSecurity::Plaintext));
+        }
+        let write = |identity| write(LegSecurity::Encrypted { identity });
+        let devices = &self.parts.devices;
+        let sealed = devices.encrypt(sender, room, &[reader], event_type, write).await?;
+        let row = row(sender, room, "m.room.encrypted".to_owned(), sealed.content.into_json());
+        Ok((row, LegSecurity::Encrypted { identity: sealed.identity }))
     }
 
     /// The bot's words to `reader` as an outbox row.
@@ -54,10 +53,10 @@ impl Hub {
         text: &str,
     ) -> Result<NewOutboxEvent, EncryptError> {
         let bot = self.parts.namespace.bot();
-        let staged = self
-            .stage(bot, (room, reader), encryption, "m.room.message", content::notice(text))
-            .await;
-        match staged {
+        let notice = content::notice(text);
+        let staged =
+            self.stage(bot, (room, reader), encryption, "m.room.message", |_| notice).await;
+        match staged.map(|(row, _)| row) {
             Err(error) if wording == Wording::Public && error.waits_for_person() => {
                 let content = Value::Object(content::notice(text)).to_string();
                 Ok(row(bot, room, "m.room.message".to_owned(), content))

@@ -9,7 +9,7 @@ use std::{
 use ruma::{EventId, OwnedEventId, UserId};
 use serde_json::{Map, Value, json};
 
-use super::{Hub, StepError, say::Wording};
+use super::{Hub, StepError, legs::Legs, say::Wording};
 use crate::{
     network::RemoteMessageId,
     store::{DeliveryStatus, InboxEvent, MessageAuthor, Portal},
@@ -29,10 +29,15 @@ pub(super) enum Fate<'a> {
 }
 
 impl Hub {
-    /// Tells the author of a message its fate. A status that is not sent is logged only: it is
-    /// no part of the message's way.
+    /// Tells the author of a message its fate.
     pub(super) async fn set_fate(&self, portal: &Portal, event: &EventId, fate: Fate<'_>) {
         let content = status_content(&portal.network, event, &portal.ghost, &fate);
+        self.send_status(portal, content).await;
+    }
+
+    /// A status that is not sent is logged only: it is no part of the message's way.
+    async fn send_status(&self, portal: &Portal, content: Map<String, Value>) {
+        let content = serde_json::value::to_raw_value(&content).unwrap_or_default();
         let bot = self.parts.namespace.bot();
         // Clients and servers read it outside the encryption, and it holds no text.
         let result = self
@@ -104,7 +109,12 @@ impl Hub {
         let Some(message) = found else { return Ok(false) };
         tx.message_map().set_status(&message.event_id, status).await?;
         tx.commit().await?;
-        self.set_fate(portal, &message.event_id, fate).await;
+        let mut content = status_content(&portal.network, &message.event_id, &portal.ghost, &fate);
+        if matches!(fate, Fate::Sent | Fate::Delivered) {
+            let legs = Legs { matrix: message.matrix_leg, remote: message.remote_leg };
+            legs.write_into(&mut content, self.remote_encryption());
+        }
+        self.send_status(portal, content).await;
         Ok(true)
     }
 }
@@ -114,7 +124,7 @@ fn status_content(
     event: &EventId,
     ghost: &UserId,
     fate: &Fate<'_>,
-) -> Box<serde_json::value::RawValue> {
+) -> Map<String, Value> {
     let (status, message) = match fate {
         Fate::Sent | Fate::Delivered => ("SUCCESS", None),
         Fate::Waiting(reason) => ("PENDING", Some(reason)),
@@ -131,7 +141,7 @@ fn status_content(
     if *fate == Fate::Delivered {
         content.insert("delivered_to_users".into(), json!([ghost]));
     }
-    serde_json::value::to_raw_value(&Value::Object(content)).unwrap_or_default()
+    content
 }
 
 #[cfg(test)]
@@ -143,11 +153,10 @@ mod tests {
     #[test]
     fn each_fate_has_its_status() {
         let ghost = user_id!("@xmpp_bob=40example.net:example.org");
-        let contents: Vec<Value> =
+        let contents: Vec<Map<String, Value>> =
             [Fate::Sent, Fate::Delivered, Fate::Waiting("why"), Fate::Failed("why")]
                 .iter()
                 .map(|fate| status_content("xmpp", event_id!("$e"), ghost, fate))
-                .map(|raw| serde_json::from_str(raw.get()).unwrap())
                 .collect();
         insta::assert_json_snapshot!(contents);
     }

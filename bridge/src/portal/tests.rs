@@ -2,6 +2,7 @@
 
 mod downgrade;
 mod expiry;
+mod legs;
 
 use std::{
     sync::{
@@ -27,7 +28,7 @@ use crate::{
     matrix::{DeviceLimits, DevicesParts},
     network::{
         Author, Capabilities, Decider, DeviceDecision, DeviceTrust, Held, Hold, IdentityTrust,
-        InvalidContact, LegSecurity, MessageContent, OutgoingMessage, PlaintextPolicy,
+        InvalidContact, LegSecurity, MessageContent, OutgoingMessage, OwnDevice, PlaintextPolicy,
         RemoteDevice, RemoteEvent, RemoteEventKind, RemoteMessageId, RemoteUserId, SendError, Sent,
         Undecided, VerifyUriError,
     },
@@ -49,7 +50,7 @@ impl Network for AnyNetwork {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { max_text_bytes: 1000, emotes: true }
+        Capabilities { max_text_bytes: 1000, encryption: "ANY", emotes: true }
     }
 
     fn parse_contact(&self, text: &str) -> Result<RemoteUserId, InvalidContact> {
@@ -128,6 +129,10 @@ impl NetworkClient for Remote {
     }
 
     async fn own_uri(&self, _: &Author) -> Result<String, SendError> {
+        Err(SendError::Temporary)
+    }
+
+    async fn own_device(&self, _: &Author) -> Result<OwnDevice, SendError> {
         Err(SendError::Temporary)
     }
 

@@ -5,6 +5,7 @@ use ruma::UserId;
 use super::{
     Hub,
     from_remote::{CONTACT_CHANGED, DISTRUSTED, NEW_DEVICES, chat_of},
+    leg_changes::Direction,
 };
 use crate::{
     matrix::MatrixError,
@@ -158,6 +159,8 @@ impl Hub {
                 tx.notices().forget_about(Notice { scope, subject, kind }).await?;
             }
         }
+        let weaker = Direction::FromContact.weaker();
+        tx.notices().forget(portal.room_id.as_str(), weaker).await?;
         tx.commit().await?;
         self.release(portal, &["no_trusted_device"]).await?;
         Ok(decided)

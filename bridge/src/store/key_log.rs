@@ -266,6 +266,28 @@ impl<'t> KeyLog<'t> {
             .await?)
     }
 
+    /// The first two times when this happened to a key, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn load_first_times(
+        &mut self,
+        owner: &str,
+        public_key: &str,
+        event: KeyEvent,
+    ) -> Result<Vec<i64>, StoreError> {
+        let rows: Vec<(i64,)> = sqlx::query_as(
+            "SELECT time_ms FROM key_log WHERE owner = $1 AND public_key = $2 AND event = $3 \
+             ORDER BY seq LIMIT 2",
+        )
+        .bind(owner)
+        .bind(public_key)
+        .bind(event.as_str())
+        .fetch_all(&mut *self.conn)
+        .await?;
+        Ok(rows.into_iter().map(|(time_ms,)| time_ms).collect())
+    }
+
     /// All rows about the keys of a Matrix user or a contact, the oldest first.
     ///
     /// # Errors

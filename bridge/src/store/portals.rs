@@ -280,6 +280,25 @@ impl<'t> Portals<'t> {
         rows.into_iter().map(Portal::try_from).collect()
     }
 
+    /// All portals of a contact.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn load_by_contact(
+        &mut self,
+        network: &str,
+        contact: &RemoteUserId,
+    ) -> Result<Vec<Portal>, StoreError> {
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT * FROM portals WHERE network = $1 AND contact = $2 ORDER BY local_user",
+        )
+        .bind(network)
+        .bind(contact.as_str())
+        .fetch_all(&mut *self.conn)
+        .await?;
+        rows.into_iter().map(Portal::try_from).collect()
+    }
+
     /// Remembers that the room is encrypted, for ever.
     ///
     /// # Errors

@@ -20,8 +20,9 @@ use crate::{
     clock::Clock,
     error_chain,
     network::{
-        Author, ChatKey, Decider, DeviceDecision, NetworkClient, OutgoingMessage, RemoteDevice,
-        RemoteEvents, RemoteUserId, SendError, Sent, Undecided, VerifyUriError,
+        Author, ChatKey, Decider, DeviceDecision, Inquiries, NetworkClient, OutgoingMessage,
+        OwnDevice, RemoteDevice, RemoteEvents, RemoteUserId, SendError, Sent, Undecided,
+        VerifyUriError,
     },
     store::{Database, StoreError},
 };
@@ -44,8 +45,9 @@ impl XmppClient {
         clock: Arc<dyn Clock>,
         rng: Box<dyn CryptoRngCore + Send>,
         events: Arc<dyn RemoteEvents>,
+        inquiries: Arc<dyn Inquiries>,
     ) -> Arc<Self> {
-        Arc::new(Self(Core::new(config, db, clock, rng, events)))
+        Arc::new(Self(Core::new(config, db, clock, rng, events, inquiries)))
     }
 
     #[cfg(test)]
@@ -133,6 +135,12 @@ impl NetworkClient for XmppClient {
         let account = self.0.ensure_account(author).await.map_err(failed)?;
         let devices = vec![(account.device_id(), account.identity_key())];
         Ok(AccountUri { jid, devices }.to_text())
+    }
+
+    async fn own_device(&self, author: &Author) -> Result<OwnDevice, SendError> {
+        let account = self.0.ensure_account(author).await.map_err(failed)?;
+        let fingerprint = account.identity_key().fingerprint();
+        Ok(OwnDevice { id: account.device_id().to_string(), fingerprint })
     }
 
     async fn match_uri(&self, chat: &ChatKey, uri: &str) -> Result<Vec<String>, VerifyUriError> {

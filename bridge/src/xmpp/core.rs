@@ -16,11 +16,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     XmppConfig,
     address::{Addresses, NoAddress},
+    adhoc::Forms,
     link::Link,
 };
 use crate::{
     clock::Clock,
-    network::{Author, ChatKey, RemoteEvents},
+    network::{Author, ChatKey, Inquiries, RemoteEvents},
     queue::Queues,
     store::{Database, StoreError, Transaction},
 };
@@ -39,6 +40,10 @@ pub(super) struct Core {
     pub clock: Arc<dyn Clock>,
     rng: Mutex<Box<dyn CryptoRngCore + Send>>,
     pub events: Arc<dyn RemoteEvents>,
+    /// Who answers contacts that fill in forms.
+    pub inquiries: Arc<dyn Inquiries>,
+    /// Who fills them in.
+    pub forms: Forms,
     pub link: Link,
     /// Everything that runs beside the stream.
     pub tasks: TaskTracker,
@@ -238,6 +243,7 @@ impl Core {
         clock: Arc<dyn Clock>,
         rng: Box<dyn CryptoRngCore + Send>,
         events: Arc<dyn RemoteEvents>,
+        inquiries: Arc<dyn Inquiries>,
     ) -> Arc<Self> {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         Arc::new_cyclic(|me: &Weak<Self>| Self {
@@ -249,6 +255,8 @@ impl Core {
             clock,
             rng: Mutex::new(rng),
             events,
+            inquiries,
+            forms: Forms::default(),
             link: Link::default(),
             tasks,
             stop,

@@ -237,12 +237,13 @@ impl Core {
         if !changed.is_empty() {
             return Ok(Attempt::Changed(changed));
         }
+        let text = from_matrix::text_to_encrypt(message);
         let account = self.ensure_account_in(tx, &chat.local).await.map_err(failed)?.account;
         let (mut elements, mut reached) = (Vec::new(), BTreeSet::new());
         for audience in audiences {
             let recipients = audience.recipients(tx, chat, &pins).await.map_err(failed)?;
             let asked: Vec<DeviceId> = recipients.iter().map(|to| to.device).collect();
-            let payload = from_matrix::payload(&sending.text, audience.namespace);
+            let payload = from_matrix::payload(&text, audience.namespace);
             let encrypted = match self.encrypt(&account, &sending.own, chat, recipients, &payload) {
                 Ok(encrypted) => encrypted,
                 Err(error) => match self.encrypt_error(tx, chat, error).await? {

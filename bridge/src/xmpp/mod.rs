@@ -4,6 +4,7 @@
 //! homeserver: what comes goes through the seam in [`crate::network`].
 
 mod address;
+mod adhoc;
 mod client;
 mod connection;
 mod convert;
@@ -82,7 +83,7 @@ impl Network for Xmpp {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { max_text_bytes: MAX_TEXT_BYTES, emotes: true }
+        Capabilities { max_text_bytes: MAX_TEXT_BYTES, encryption: "OMEMO", emotes: true }
     }
 
     fn parse_contact(&self, text: &str) -> Result<RemoteUserId, InvalidContact> {

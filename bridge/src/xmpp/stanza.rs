@@ -3,7 +3,10 @@
 use jid::Jid;
 use minidom::Element;
 
-use super::xml::{COMPONENT, El, PUBSUB_ERRORS, STANZAS};
+use super::{
+    adhoc::COMMANDS,
+    xml::{COMPONENT, El, PUBSUB_ERRORS, STANZAS},
+};
 
 /// Addresses and id of a stanza; borrowed from it.
 pub(super) struct Head<'a> {
@@ -39,16 +42,31 @@ pub(super) enum Refusal {
     NotSubscribed,
     /// The `jid` of a subscription is not the requester's (XEP-0060).
     InvalidJid,
+    /// No such action is known (XEP-0050).
+    MalformedAction,
+    /// The action is not possible now (XEP-0050).
+    BadAction,
+    /// The form cannot be read, or not all is filled in (XEP-0050).
+    BadPayload,
+    /// There is no such session, or it is somebody else's (XEP-0050).
+    BadSessionId,
+    /// The session has ended by time (XEP-0050).
+    SessionExpired,
 }
 
 impl Refusal {
     /// Condition, type, and the code of the time before XMPP 1.0, which some clients wait for.
     const fn parts(self) -> (&'static str, &'static str, &'static str) {
         match self {
-            Self::BadRequest | Self::InvalidJid => ("bad-request", "modify", "400"),
+            Self::BadRequest
+            | Self::InvalidJid
+            | Self::MalformedAction
+            | Self::BadAction
+            | Self::BadPayload
+            | Self::BadSessionId => ("bad-request", "modify", "400"),
             Self::ItemNotFound => ("item-not-found", "cancel", "404"),
             Self::ServiceUnavailable => ("service-unavailable", "cancel", "503"),
-            Self::NotAllowed => ("not-allowed", "cancel", "405"),
+            Self::NotAllowed | Self::SessionExpired => ("not-allowed", "cancel", "405"),
             Self::NotAcceptable => ("not-acceptable", "modify", "406"),
             Self::InternalServerError => ("internal-server-error", "wait", "500"),
             Self::ResourceConstraint => ("resource-constraint", "wait", "500"),
@@ -56,22 +74,28 @@ impl Refusal {
         }
     }
 
-    const fn pubsub_condition(self) -> Option<&'static str> {
+    /// The condition of the extension that it is about, and its namespace.
+    const fn specific(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::NotSubscribed => Some("not-subscribed"),
-            Self::InvalidJid => Some("invalid-jid"),
+            Self::NotSubscribed => Some(("not-subscribed", PUBSUB_ERRORS)),
+            Self::InvalidJid => Some(("invalid-jid", PUBSUB_ERRORS)),
+            Self::MalformedAction => Some(("malformed-action", COMMANDS)),
+            Self::BadAction => Some(("bad-action", COMMANDS)),
+            Self::BadPayload => Some(("bad-payload", COMMANDS)),
+            Self::BadSessionId => Some(("bad-sessionid", COMMANDS)),
+            Self::SessionExpired => Some(("session-expired", COMMANDS)),
             _ => None,
         }
     }
 
     fn to_element(self) -> Element {
         let (condition, kind, code) = self.parts();
-        let pubsub = self.pubsub_condition().map(|name| El::new(name, PUBSUB_ERRORS).build());
+        let specific = self.specific().map(|(name, namespace)| El::new(name, namespace).build());
         El::stanza("error")
             .attr("type", kind)
             .attr("code", code)
             .child(El::new(condition, STANZAS))
-            .children(pubsub)
+            .children(specific)
             .build()
     }
 }

@@ -12,13 +12,13 @@ use matrix_sdk_crypto::{
     vodozemac::{Curve25519PublicKey, megolm::DecryptionError},
 };
 use ruma::{
-    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, RoomId,
+    MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedUserId, RoomId, UserId,
     serde::{JsonObject, Raw},
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Machine, MachineError};
+use super::{Machine, MachineError, encrypt::known_identity};
 
 /// A decrypted room event.
 #[derive(Clone, PartialEq)]
@@ -54,7 +54,7 @@ pub enum SenderTrust {
         /// The owner's public master key of today, where it is another one that has signed the
         /// same device.
         master_key_now: Option<String>,
-        /// Whether this device's user had verified [`Self::Signed::master_key`].
+        /// Whether this device's user has verified [`Self::Signed::master_key`].
         is_verified: bool,
     },
     /// A device of the sender that its owner has not signed: whoever controls the account can
@@ -163,9 +163,16 @@ impl Machine {
             return Ok(SenderTrust::Unknown);
         };
         let master_key = known.master_key.to_base64();
+        // The library keeps with a room key what was so when it came.
+        let is_verified = is_verified || self.has_verified(&known.user_id, &master_key).await?;
         let now = self.master_key_now(known, session.sender_key()).await?;
         let master_key_now = now.filter(|now| *now != master_key);
         Ok(SenderTrust::Signed { master_key, master_key_now, is_verified })
+    }
+
+    async fn has_verified(&self, user: &UserId, master_key: &str) -> Result<bool, MachineError> {
+        let identity = self.olm.get_identity(user, None).await?.and_then(known_identity);
+        Ok(identity.is_some_and(|known| known.is_verified && known.master_key == master_key))
     }
 
     /// The identity that signs the device behind a room key today. The library keeps with a room

@@ -260,7 +260,7 @@ fn sharing(room: &RoomKeySettings) -> EncryptionSettings {
     settings
 }
 
-fn known_identity(identity: UserIdentity) -> Option<KnownIdentity> {
+pub(super) fn known_identity(identity: UserIdentity) -> Option<KnownIdentity> {
     let (master, is_verified, needs_approval) = match &identity {
         UserIdentity::Own(own) => (own.master_key().get_first_key(), own.is_verified(), false),
         UserIdentity::Other(other) => (

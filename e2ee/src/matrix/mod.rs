@@ -17,6 +17,7 @@ mod decrypt;
 mod encrypt;
 mod error;
 mod machine;
+mod public_keys;
 mod request;
 mod verification;
 
@@ -28,6 +29,7 @@ pub use self::{
     },
     error::MachineError,
     machine::{DeviceRole, Machine, SyncOutcome},
+    public_keys::{PublicKeys, SignedDevice},
     request::{Request, RequestBody, Response},
     verification::{CancelReason, RoomEvent, ShortAuthString, Verification, VerificationState},
 };

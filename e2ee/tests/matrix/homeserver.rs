@@ -33,6 +33,8 @@ type Key = (OwnedUserId, OwnedDeviceId);
 struct State {
     devices: BTreeMap<OwnedUserId, BTreeMap<OwnedDeviceId, Value>>,
     identities: BTreeMap<OwnedUserId, upload_signing_keys::v3::Request>,
+    /// What the first has signed of the second's identity.
+    signatures: BTreeMap<(OwnedUserId, OwnedUserId), Value>,
     one_time_keys: BTreeMap<Key, BTreeMap<String, Value>>,
     fallback_keys: BTreeMap<Key, BTreeMap<String, Value>>,
     inboxes: BTreeMap<Key, Vec<Value>>,
@@ -87,7 +89,8 @@ impl Homeserver {
             RequestBody::KeysUpload(request) => {
                 Response::KeysUpload(self.upload_keys(user, device, request))
             }
-            RequestBody::SignaturesUpload(_) => {
+            RequestBody::SignaturesUpload(request) => {
+                self.keep_signatures(user, &request);
                 Response::SignaturesUpload(upload_signatures::v3::Response::new())
             }
             RequestBody::KeysQuery(request) => Response::KeysQuery(self.query(user, &request)),
@@ -201,6 +204,19 @@ impl Homeserver {
         upload_keys::v3::Response::new(counts)
     }
 
+    /// Keeps what somebody signs of others' identities. Only they see it.
+    fn keep_signatures(&self, signer: &UserId, request: &upload_signatures::v3::Request) {
+        let mut state = self.state.lock().unwrap();
+        for (owner, keys) in request.signed_keys.iter().filter(|(owner, _)| *owner != signer) {
+            for (_, key) in keys.iter() {
+                let mut key: Value = serde_json::from_str(key.get()).unwrap();
+                let signed = key["signatures"][signer.as_str()].take();
+                state.signatures.insert((signer.to_owned(), owner.clone()), signed);
+            }
+            state.announce(owner);
+        }
+    }
+
     fn query(&self, asker: &UserId, request: &get_keys::v3::Request) -> get_keys::v3::Response {
         let state = self.state.lock().unwrap();
         let mut answer = json!({
@@ -210,7 +226,11 @@ impl Homeserver {
             let devices = state.devices.get(user).cloned().unwrap_or_default();
             answer["device_keys"][user.as_str()] = serde_json::to_value(devices).unwrap();
             let Some(identity) = state.identities.get(user) else { continue };
-            answer["master_keys"][user.as_str()] = json!(identity.master_key);
+            let mut master_key = json!(identity.master_key);
+            if let Some(signed) = state.signatures.get(&(asker.to_owned(), user.clone())) {
+                master_key["signatures"][asker.as_str()] = signed.clone();
+            }
+            answer["master_keys"][user.as_str()] = master_key;
             answer["self_signing_keys"][user.as_str()] = json!(identity.self_signing_key);
             if user == asker {
                 answer["user_signing_keys"][user.as_str()] = json!(identity.user_signing_key);

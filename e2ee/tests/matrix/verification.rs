@@ -1,10 +1,13 @@
 //! Two devices compare keys, with a homeserver between them that may lie.
 
-use e2ee::matrix::{CancelReason, Machine, RoomEvent, ShortAuthString, VerificationState};
+use assert_matches::assert_matches;
+use e2ee::matrix::{
+    CancelReason, Machine, RoomEvent, SenderTrust, ShortAuthString, VerificationState,
+};
 use ruma::device_id;
 use serde_json::json;
 
-use super::{Homeserver, alice, ghost, mallory, person, publish, room, users};
+use super::{Homeserver, alice, ghost, mallory, person, publish, receive, room, send, users};
 
 /// A person and a ghost who know each other's devices, and how far each has read the room.
 struct Pair {
@@ -128,6 +131,25 @@ async fn both_see_the_same_and_sign_each_other() {
     pair.confirm().await;
     let master_key = pair.alice.own_master_key().await.unwrap().unwrap();
     assert!(pair.ghosts_state().await == Some(VerificationState::Done { master_key }));
+}
+
+#[tokio::test]
+async fn who_has_compared_is_verified_also_under_the_room_key_of_before() {
+    let mut pair = Pair::meet().await;
+    let before = send(&pair.homeserver, &pair.alice, ghost(), "before").await;
+    let before = receive(&pair.homeserver, &pair.ghost, alice(), &before).await.unwrap();
+    assert_matches!(before.trust, SenderTrust::Signed { is_verified: false, .. });
+    pair.ask().await;
+    pair.exchange_keys(|event| event).await;
+    pair.confirm().await;
+
+    let after = send(&pair.homeserver, &pair.alice, ghost(), "after").await;
+    // The first sync sends the signature, the second brings it.
+    pair.homeserver.sync(&pair.ghost).await;
+    let after = receive(&pair.homeserver, &pair.ghost, alice(), &after).await.unwrap();
+    assert_eq!(after.session_id, before.session_id);
+    assert!(pair.is_verified_by_ghost().await);
+    assert_matches!(after.trust, SenderTrust::Signed { is_verified: true, .. });
 }
 
 #[tokio::test]

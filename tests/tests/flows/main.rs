@@ -17,6 +17,7 @@ mod postgres;
 mod presence;
 mod restore;
 mod rooms;
+mod security;
 mod status;
 mod support;
 mod trust;

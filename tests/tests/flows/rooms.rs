@@ -52,7 +52,7 @@ async fn a_persons_room_without_encryption_stays_as_it_is() -> Result<()> {
     alice.sees_join(&room, &ghost).await?;
 
     alice.send(&room, "No secrets here").await?;
-    let received = bob.receives("No secrets here").await?;
+    let received = bob.receives("⚠️ not encrypted on Matrix: No secrets here").await?;
     assert!(received.namespace.is_some(), "the leg to Bob was not encrypted");
     for namespace in Namespace::BOTH {
         let body = format!("None here either, in {}", namespace.uri());

@@ -12,7 +12,7 @@ use crate::Chat;
 
 impl Chat {
     /// Both have written, and Alice has compared the fingerprint of Bob's phone.
-    async fn open_verified(story: &str) -> Result<Self> {
+    pub(super) async fn open_verified(story: &str) -> Result<Self> {
         let chat = Self::open(story).await?;
         chat.alice.send(&chat.room, "Before").await?;
         chat.bob.receives("Before").await?;
@@ -21,12 +21,12 @@ impl Chat {
         Ok(chat)
     }
 
-    async fn bobs_laptop(&self) -> Result<OmemoUser> {
+    pub(super) async fn bobs_laptop(&self) -> Result<OmemoUser> {
         let device = Device { name: "laptop", ..Device::default() };
         self.world.omemo_device("bob", &device).await
     }
 
-    async fn command(&self, command: &str) -> Result<()> {
+    pub(super) async fn command(&self, command: &str) -> Result<()> {
         self.alice.send(&self.room, &format!("!xmpp {command}")).await.map(drop)
     }
 }
@@ -38,7 +38,7 @@ fn texts_of(alice: &ElementUser, sender: &str) -> Vec<String> {
 }
 
 /// How often the bot has said something with these words.
-fn times_said(chat: &Chat, words: &str) -> usize {
+pub(super) fn times_said(chat: &Chat, words: &str) -> usize {
     let said = texts_of(&chat.alice, &chat.world.bridge.bot());
     said.iter().filter(|text| text.contains(words)).count()
 }

@@ -10,12 +10,12 @@ use tests::{ElementUser, Namespace, Shield, World};
 use crate::Chat;
 
 impl Chat {
-    fn ghost(&self) -> String {
+    pub(super) fn ghost(&self) -> String {
         self.world.ghost_of(self.bob.jid())
     }
 
     /// Both know each other already, as people do who come to compare keys.
-    async fn open_and_talk(story: &str) -> Result<Self> {
+    pub(super) async fn open_and_talk(story: &str) -> Result<Self> {
         let chat = Self::open(story).await?;
         chat.alice.send(&chat.room, "Hello").await?;
         chat.bob.receives("Hello").await?;
@@ -25,18 +25,18 @@ impl Chat {
     }
 
     /// Waits until the bridge itself says something to Bob that contains these words.
-    async fn bridge_tells_bob(&self, words: &str) -> Result<Received> {
+    pub(super) async fn bridge_tells_bob(&self, words: &str) -> Result<Received> {
         let says = |it: &Received| it.sender == COMPONENT && it.body.contains(words);
         let waited = self.bob.message_where(SOON, says).await;
         waited.with_context(|| format!("the bridge did not say `{words}` to Bob"))
     }
 
-    async fn bob_answers(&self, word: &str) -> Result<()> {
+    pub(super) async fn bob_answers(&self, word: &str) -> Result<()> {
         self.bob.send(COMPONENT, word, Namespace::Legacy).await.map(drop)
     }
 
     /// What Bob sees is what Alice sees, and it came encrypted from the bridge.
-    async fn both_see_the_same(&self) -> Result<Emoji> {
+    pub(super) async fn both_see_the_same(&self) -> Result<Emoji> {
         let hers = self.alice.sees_emoji().await?;
         let his = self.bridge_tells_bob("Write “match” or “no match”").await?;
         ensure!(his.namespace.is_some(), "the emoji came in the clear");
@@ -49,7 +49,7 @@ impl Chat {
         Ok(hers)
     }
 
-    async fn alice_begins_and_both_see_the_same(&self) -> Result<Emoji> {
+    pub(super) async fn alice_begins_and_both_see_the_same(&self) -> Result<Emoji> {
         self.alice.verify_in_room(&self.ghost(), &self.room).await?;
         self.alice.verification_is("Ready").await?;
         self.alice.compare_emoji().await?;

@@ -6,6 +6,7 @@
 
 mod device;
 mod directory;
+mod keys;
 mod open;
 mod publish;
 mod seal;
@@ -23,10 +24,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::directory::{Directory, Interest};
 pub use self::{
     open::{Decrypted, SenderTrust},
+    seal::Sealed,
     verify::{LostFlow, VerificationStep},
 };
 use super::{DecryptError, EncryptError, MatrixClient, MatrixError, rooms::Rooms};
-use crate::{clock::Clock, namespace::Namespace, store::Database};
+use crate::{clock::Clock, namespace::Namespace, network::IdentityTrust, store::Database};
 
 /// Where devices report what has changed. These are only doorbells: they may be rung late or
 /// twice, and must not wait.
@@ -179,8 +181,9 @@ impl Devices {
     }
 
     /// Encrypts an event as `sender`, who is in the room, for those of `audience` who are there
-    /// and not ours; shares the room key with them, and with nobody else, first. The result is the content of an `m.room.encrypted` event and
-    /// is to be sent exactly as it is.
+    /// and not ours; shares the room key with them, and with nobody else, first. `write` makes the
+    /// content, when it is known whose identities those are. The result is the content of an
+    /// `m.room.encrypted` event.
     ///
     /// # Errors
     /// See [`EncryptError`].
@@ -190,15 +193,15 @@ impl Devices {
         room: &RoomId,
         audience: &[&UserId],
         event_type: &str,
-        content: Map<String, Value>,
-    ) -> Result<e2ee::matrix::EncryptedContent, EncryptError> {
+        write: impl FnOnce(IdentityTrust) -> Map<String, Value> + Send + 'static,
+    ) -> Result<Sealed, EncryptError> {
         let (room, event_type) = (room.to_owned(), event_type.to_owned());
         let audience = audience.iter().map(|&user| user.to_owned()).collect();
         self.directory
             .call(sender, Interest::Wanted, move |device| {
-                Box::pin(
-                    async move { device.encrypt(&room, &audience, &event_type, content).await },
-                )
+                Box::pin(async move {
+                    device.encrypt(&room, &audience, &event_type, Box::new(write)).await
+                })
             })
             .await
             .map_err(EncryptError::Device)?

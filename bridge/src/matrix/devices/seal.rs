@@ -15,11 +15,23 @@ use super::{
 };
 use crate::{
     matrix::{EncryptError, MatrixError},
+    network::IdentityTrust,
     store::{PinOutcome, PinState},
 };
 
 /// A room key that wears out between sharing and encrypting is followed by one more.
 const MAX_SHARES: usize = 2;
+
+/// An encrypted event.
+pub struct Sealed {
+    /// Its content, to be sent exactly as it is.
+    pub content: EncryptedContent,
+    /// What was known of the identities of all who can read it.
+    pub identity: IdentityTrust,
+}
+
+/// Writes the content of an event, told what is known of the identities of all who can read it.
+pub(super) type Write = Box<dyn FnOnce(IdentityTrust) -> Map<String, Value> + Send>;
 
 impl Device {
     /// See [`super::Devices::encrypt`].
@@ -28,9 +40,9 @@ impl Device {
         room: &RoomId,
         audience: &BTreeSet<OwnedUserId>,
         event_type: &str,
-        content: Map<String, Value>,
-    ) -> Result<EncryptedContent, EncryptError> {
-        let result = self.try_encrypt(room, audience, event_type, content).await;
+        write: Write,
+    ) -> Result<Sealed, EncryptError> {
+        let result = self.try_encrypt(room, audience, event_type, write).await;
         self.settle(result)
     }
 
@@ -44,8 +56,8 @@ impl Device {
         room: &RoomId,
         audience: &BTreeSet<OwnedUserId>,
         event_type: &str,
-        content: Map<String, Value>,
-    ) -> Result<EncryptedContent, EncryptError> {
+        write: Write,
+    ) -> Result<Sealed, EncryptError> {
         let machine = self.ready().await?;
         let mut exchange = self.sync().await?;
         let about = self.shared.rooms.fetch(&self.user, room).await?;
@@ -61,13 +73,16 @@ impl Device {
             // Whatever was wrong may be right in the next answer.
             self.asked.remove(room);
         }
-        checked?;
+        let identity = checked?;
         if let Some(claim) = machine.claim(&readers).await? {
             self.send_all(&machine, vec![claim]).await?;
         }
         ensure_reachable(&machine, &readers).await?;
-        let content = content.into_iter().collect();
-        self.share_and_encrypt(&machine, room, &readers, settings, event_type, &content).await
+        let content = write(identity).into_iter().collect();
+        let content = self
+            .share_and_encrypt(&machine, room, &readers, settings, event_type, &content)
+            .await?;
+        Ok(Sealed { content, identity })
     }
 
     /// See [`super::Devices::rotate`].
@@ -103,13 +118,15 @@ impl Device {
     }
 
     /// Everybody with an identity must have the pinned one; somebody must have a signed device.
+    /// Returns what is known of all these identities together.
     async fn check_identities(
         &self,
         machine: &Machine,
         readers: &BTreeSet<OwnedUserId>,
         exchange: &Exchange,
-    ) -> Result<(), EncryptError> {
+    ) -> Result<IdentityTrust, EncryptError> {
         let (mut with_device, mut all_answered) = (false, true);
+        let mut known = IdentityTrust::Verified;
         for reader in readers {
             let recipient = machine.recipient(reader).await?;
             if recipient.signed_devices == 0 {
@@ -117,10 +134,10 @@ impl Device {
             } else {
                 with_device = true;
             }
-            self.check_identity(machine, &recipient).await?;
+            known = known.and(self.check_identity(machine, &recipient).await?);
         }
         match (with_device, all_answered) {
-            (true, _) => Ok(()),
+            (true, _) => Ok(known),
             (false, true) => Err(EncryptError::NoSignedDevice),
             (false, false) => Err(MatrixError::NobodyReachable.into()),
         }
@@ -131,15 +148,15 @@ impl Device {
         &self,
         machine: &Machine,
         recipient: &Recipient,
-    ) -> Result<(), EncryptError> {
-        let Some(identity) = &recipient.identity else { return Ok(()) };
+    ) -> Result<IdentityTrust, EncryptError> {
+        let Some(identity) = &recipient.identity else { return Ok(IdentityTrust::Unknown) };
         if !self.shared.presents_pin(&recipient.user, &identity.master_key).await? {
             return Err(EncryptError::IdentityChanged);
         }
         if identity.needs_approval {
             machine.approve(&recipient.user).await?;
         }
-        Ok(())
+        Ok(if identity.is_verified { IdentityTrust::Verified } else { IdentityTrust::Pinned })
     }
 
     async fn share_and_encrypt(

@@ -269,11 +269,11 @@ impl Device {
         let plain = json!(content);
         let content = content.into_iter().collect();
         let (event_type, content) = match self
-            .try_encrypt(room, &readers, event_type, content)
+            .try_encrypt(room, &readers, event_type, Box::new(|_| content))
             .await
         {
-            Ok(encrypted) => {
-                let content = serde_json::value::RawValue::from_string(encrypted.into_json());
+            Ok(sealed) => {
+                let content = serde_json::value::RawValue::from_string(sealed.content.into_json());
                 ("m.room.encrypted", content.unwrap_or_default())
             }
             Err(

@@ -1,5 +1,7 @@
 //! The words with which the bridge introduces itself. Pure.
 
+pub(super) mod contact;
+pub(super) mod legs;
 pub(super) mod verification;
 
 use ruma::UserId;

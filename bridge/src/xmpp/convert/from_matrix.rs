@@ -7,7 +7,7 @@ use e2ee::omemo::{EncryptedElement, Namespace, Payload};
 use jid::BareJid;
 use minidom::Element;
 
-use crate::network::{MessageContent, RemoteMessageId};
+use crate::network::{Author, LegSecurity, MessageContent, OutgoingMessage, RemoteMessageId};
 
 use crate::xmpp::xml::{EME, El, HINTS, RECEIPTS, STANZA_ID};
 
@@ -21,6 +21,22 @@ pub(in crate::xmpp) fn text(content: &MessageContent) -> String {
         MessageContent::Text { body } => body.clone(),
         MessageContent::Emote { body } => format!("/me {body}"),
     }
+}
+
+/// Stands before what the bridge encrypts to a contact though it came to the bridge in the clear.
+const PLAINTEXT_MARK: &str = "⚠️ not encrypted on Matrix: ";
+
+/// As [`text`], for an encrypted message: it promises no more than there was on its whole way.
+pub(in crate::xmpp) fn text_to_encrypt(message: &OutgoingMessage) -> String {
+    let is_persons = matches!(message.chat.local, Author::Person(_));
+    if !is_persons || message.security != LegSecurity::Plaintext {
+        return text(&message.content);
+    }
+    let mark = |body: &str| format!("{PLAINTEXT_MARK}{body}");
+    text(&match &message.content {
+        MessageContent::Text { body } => MessageContent::Text { body: mark(body) },
+        MessageContent::Emote { body } => MessageContent::Emote { body: mark(body) },
+    })
 }
 
 /// What OMEMO is to encrypt.

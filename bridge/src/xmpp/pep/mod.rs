@@ -14,6 +14,7 @@ use minidom::Element;
 
 pub(super) use self::{caps::caps, nodes::Node};
 use super::{
+    adhoc::COMMANDS,
     core::{AccountError, Core},
     stanza::{self, Head, Refusal},
     xml::{El, PING, PUBSUB},
@@ -48,7 +49,13 @@ impl Core {
         if head.id.is_none() || !matches!(head.kind, Some("get" | "set")) {
             return;
         }
-        let result = match (author, stanza.children().next()) {
+        let payload = stanza.children().next();
+        if let (Some(Author::Bridge), Some("set"), Some(command)) = (author, head.kind, payload)
+            && command.is("command", COMMANDS)
+        {
+            return self.take_command(head, command).await;
+        }
+        let result = match (author, payload) {
             (Some(author), Some(payload)) => self.iq_result(head, author, payload).await,
             (None, _) => Err(Refusal::ItemNotFound.into()),
             (_, None) => Err(Refusal::BadRequest.into()),

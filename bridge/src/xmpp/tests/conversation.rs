@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     network::{
-        Hold, IdentityTrust, LegSecurity, MessageContent, PlaintextPolicy, RemoteEventKind,
-        RemoteMessageId, SendError, Sent,
+        Author, ChatKey, Hold, IdentityTrust, LegSecurity, MessageContent, OutgoingMessage,
+        PlaintextPolicy, RemoteEventKind, RemoteMessageId, SendError, Sent,
     },
     xmpp::xml::{self, COMPONENT, EME, El, HINTS, RECEIPTS, STANZA_ID, STANZAS},
 };
@@ -63,6 +63,42 @@ async fn alice_writes_first_in_either_namespace() {
             );
         }
     }
+}
+
+#[tokio::test]
+async fn what_came_in_the_clear_on_matrix_is_marked_when_it_is_encrypted() {
+    let mut world = World::new(Contact::new(1)).await;
+    let message = |id: &str, content, security, local| OutgoingMessage {
+        inbox: None,
+        chat: ChatKey { local, ..chat() },
+        id: RemoteMessageId::new(id),
+        content,
+        security,
+        plaintext: PlaintextPolicy::Allow,
+    };
+    let wave = MessageContent::Emote { body: "waves".to_owned() };
+    let (plain, alice) = (LegSecurity::Plaintext, chat().local);
+    let mut marked = 0;
+    for (id, content, security, shown) in [
+        ("m1", text("hi"), plain, "⚠️ not encrypted on Matrix: hi"),
+        ("m2", wave, plain, "/me ⚠️ not encrypted on Matrix: waves"),
+        ("m3", text("hi"), PINNED, "hi"),
+    ] {
+        world.send(message(id, content, security, alice.clone())).await.unwrap();
+        let sent = world.next_message().await;
+        let said = world.bob.decrypt(&sent).unwrap();
+        assert_eq!(said, shown);
+        marked += usize::from(security == plain && said.contains("not encrypted"));
+    }
+    println!("safety: plaintext_into_omemo: {} of 2 messages unmarked", 2 - marked);
+
+    // The bridge's own words came from nowhere, and who gets no encryption was told so.
+    world.send(message("m4", text("I am the bridge"), plain, Author::Bridge)).await.unwrap();
+    let sent = world.next_message().await;
+    assert_eq!(sent.attr("from"), Some("bridge.example.net"));
+    let mut world = World::new(Contact::without_omemo()).await;
+    world.send(message("m5", text("hi"), plain, alice)).await.unwrap();
+    assert!(String::from(&world.next_message().await).contains("<body>hi</body>"));
 }
 
 #[tokio::test]
@@ -180,7 +216,7 @@ async fn messages_leave_in_order_after_an_outage() {
             chat: chat(),
             id: RemoteMessageId::new(format!("m{n}")),
             content: text(&n.to_string()),
-            security: LegSecurity::Plaintext,
+            security: PINNED,
             plaintext: PlaintextPolicy::Refuse,
         };
         crate::network::NetworkClient::send(&*client, message).await.unwrap();

@@ -1,5 +1,6 @@
 //! The component against a contact with an engine of their own, over a virtual stream.
 
+mod commands;
 mod contact;
 mod conversation;
 mod decisions;

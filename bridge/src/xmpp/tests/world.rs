@@ -6,11 +6,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use async_trait::async_trait;
 use e2ee::omemo::{Bundle, DeviceId, DeviceList, Namespace};
 use jid::BareJid;
 use minidom::Element;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
-use ruma::{owned_event_id, owned_room_id, owned_user_id};
+use ruma::{OwnedUserId, UserId, owned_event_id, owned_room_id, owned_user_id};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
     sync::Notify,
@@ -21,9 +22,10 @@ use super::contact::{ALICE, BOB, Contact, now};
 use crate::{
     clock::Clock,
     network::{
-        Author, ChatKey, Decider, DeviceDecision, LegSecurity, MessageContent, NetworkClient as _,
-        OutgoingMessage, PlaintextPolicy, RemoteEvent, RemoteEventKind, RemoteEvents,
-        RemoteMessageId, RemoteUserId, SendError, Sent,
+        Answer, Author, ChatKey, Decider, DeviceDecision, IdentityTrust, Inquiries, Inquiry,
+        LegSecurity, MessageContent, NetworkClient as _, NoAnswer, OutgoingMessage,
+        PlaintextPolicy, RemoteEvent, RemoteEventKind, RemoteEvents, RemoteMessageId, RemoteUserId,
+        SendError, Sent,
     },
     store::{
         Database, InboxId, NewInboxEvent,
@@ -77,6 +79,36 @@ impl RemoteEvents for Bells {
     }
 }
 
+/// Who answers what is asked in forms, and notes it.
+#[derive(Default)]
+pub(super) struct Desk {
+    /// The people whom everybody has chats with.
+    pub people: Mutex<Vec<OwnedUserId>>,
+    pub asked: Mutex<Vec<(RemoteUserId, Inquiry, Option<OwnedUserId>)>>,
+}
+
+#[async_trait]
+impl Inquiries for Desk {
+    async fn inquire(
+        &self,
+        contact: &RemoteUserId,
+        inquiry: Inquiry,
+        about: Option<&UserId>,
+    ) -> Result<Answer, NoAnswer> {
+        let asked = (contact.clone(), inquiry, about.map(ToOwned::to_owned));
+        self.asked.lock().unwrap().push(asked);
+        let people = self.people.lock().unwrap().clone();
+        if about.is_none() && people.len() > 1 && inquiry != Inquiry::Help {
+            return Ok(Answer::Whom(people));
+        }
+        let about = about.map_or("nobody", UserId::as_str);
+        Ok(Answer::Text(match inquiry {
+            Inquiry::Verify => format!("asked {about}"),
+            _ => format!("one\ntwo {about}"),
+        }))
+    }
+}
+
 /// How the server treats the pings that confirm our stanzas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pings {
@@ -90,6 +122,7 @@ pub(super) struct World {
     pub db: Database,
     pub bells: Arc<Bells>,
     pub clock: Arc<TestClock>,
+    pub desk: Arc<Desk>,
     pub bob: Contact,
     pub pings: Pings,
     files: TestDatabase,
@@ -124,7 +157,9 @@ impl World {
         let bells = Arc::new(Bells::default());
         let clock = Arc::new(TestClock::default());
         let rng = Box::new(ChaCha20Rng::seed_from_u64(1));
-        let client = XmppClient::new(config, db.clone(), clock.clone(), rng, bells.clone());
+        let desk = Arc::new(Desk::default());
+        let parts = (bells.clone(), desk.clone());
+        let client = XmppClient::new(config, db.clone(), clock.clone(), rng, parts.0, parts.1);
         let core = client.core();
         let mut world = Self {
             client,
@@ -132,6 +167,7 @@ impl World {
             db,
             bells,
             clock,
+            desk,
             bob,
             pings: Pings::Answered,
             files,
@@ -273,12 +309,13 @@ impl World {
         text: &str,
         plaintext: PlaintextPolicy,
     ) -> Result<Sent, SendError> {
+        let security = LegSecurity::Encrypted { identity: IdentityTrust::Pinned };
         let message = OutgoingMessage {
             inbox,
             chat: chat(),
             id: RemoteMessageId::new(id),
             content: MessageContent::Text { body: text.to_owned() },
-            security: LegSecurity::Plaintext,
+            security,
             plaintext,
         };
         self.send(message).await
@@ -302,7 +339,8 @@ impl World {
         .await
     }
 
-    async fn send(&mut self, message: OutgoingMessage) -> Result<Sent, SendError> {
+    /// Something goes to Bob, whose server answers meanwhile.
+    pub(super) async fn send(&mut self, message: OutgoingMessage) -> Result<Sent, SendError> {
         let client = Arc::clone(&self.client);
         let send = client.send(message);
         tokio::pin!(send);

@@ -1,0 +1,186 @@
+//! What the bridge tells contacts who ask it. Pure, and nothing in it is secret: an answer may go in
+//! the clear.
+
+use e2ee::matrix::SignedDevice;
+use ruma::UserId;
+
+use crate::{
+    commands::words::{in_fours, time},
+    network::{OwnDevice, PlaintextPolicy},
+    portal::security::{IdentityStanding, MatrixKeys},
+    store::{Portal, RoomEncryption},
+};
+
+/// Devices that are listed. An answer must stay small, and whoever has more is no person.
+const MAX_DEVICES: usize = 20;
+
+/// What can be asked.
+pub(in crate::portal) const HELP: &str = "I am the bridge to Matrix. What you can write to me:\n\
+    security @name:server — how your chat with a person on Matrix is protected.\n\
+    devices @name:server — their keys and mine, to compare.\n\
+    verify @name:server — compares encryption keys with them, by emoji.\n\
+    match — what you see is what they see.\n\
+    no match — it is not.\n\
+    help — this.\n\
+    If you have a chat with one person only, you can leave their name out.";
+
+/// There is nobody to tell of.
+pub(in crate::portal) const NO_CHAT: &str = "You have no chat with them through this bridge.";
+
+/// The person was asked to compare.
+pub(in crate::portal) fn asked(person: &UserId) -> String {
+    format!(
+        "I have asked {person}. As soon as they accept, you see seven emoji in your chat with me and \
+         have about a minute to compare them: call them, or meet them."
+    )
+}
+
+/// How both legs of a chat are protected.
+pub(in crate::portal) fn security(portal: &Portal, encryption: &str, keys: &MatrixKeys) -> String {
+    let plaintext = match portal.plaintext {
+        PlaintextPolicy::Refuse => "Nothing of theirs is sent to you without it.",
+        PlaintextPolicy::Allow => {
+            "⚠️ They have allowed that their messages go to you unencrypted while you have none."
+        }
+    };
+    let matrix = match portal.encryption {
+        RoomEncryption::Encrypted => "encrypted with Megolm.",
+        RoomEncryption::Plain => "⚠️ not encrypted. Their Matrix server reads this chat.",
+    };
+    format!(
+        "Your chat with {person}\n\nBetween you and the bridge: {encryption}, where your client \
+         offers it. {plaintext}\n\nBetween the bridge and them: {matrix}\n{standing}\n\nThe bridge \
+         reads everything that passes, and so can whoever runs it. It keeps no text of what was \
+         delivered.",
+        person = portal.local,
+        standing = standing(keys.standing()),
+    )
+}
+
+/// The public keys of a person, and those of the bridge. `own` speak to the contact in the person's
+/// name and in the bridge's own.
+pub(in crate::portal) fn devices(
+    person: &UserId,
+    keys: &MatrixKeys,
+    own: &[OwnDevice; 2],
+) -> String {
+    let mut lines = vec![format!("The keys of {person} on Matrix"), standing(keys.standing())];
+    match keys.person.devices.as_slice() {
+        [] => lines.push("They have signed no device.".to_owned()),
+        devices => {
+            lines.push("Devices that they have signed:".to_owned());
+            lines.extend(devices.iter().take(MAX_DEVICES).map(device));
+        }
+    }
+    let more = keys.person.devices.len().saturating_sub(MAX_DEVICES);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    lines.push("\nThe keys with which the bridge speaks to them for you".to_owned());
+    lines.extend(keys.ghost.identity.iter().map(|own| format!("Identity\n{}", own.master_key)));
+    lines.extend(keys.ghost.devices.iter().take(MAX_DEVICES).map(device));
+    let [theirs, bridges] = own;
+    lines.push("\nThe keys with which the bridge speaks to you".to_owned());
+    lines.push(format!("For them: device {}\n{}", theirs.id, theirs.fingerprint));
+    lines.push(format!("For itself: device {}\n{}", bridges.id, bridges.fingerprint));
+    lines.join("\n")
+}
+
+fn standing(standing: IdentityStanding<'_>) -> String {
+    match standing {
+        IdentityStanding::Unseen => "I know no identity of theirs yet.".to_owned(),
+        IdentityStanding::Pinned { key, since_ms } => format!(
+            "Their identity: trusted on first use or by their own approval, not compared with you, \
+             unchanged since {}\n{key}",
+            time(since_ms)
+        ),
+        IdentityStanding::Compared { key, since_ms } => {
+            let since = since_ms.map(|ms| format!(" since {}", time(ms))).unwrap_or_default();
+            format!("Their identity: compared with you by emoji, unchanged{since}\n{key}")
+        }
+        IdentityStanding::Changed { key, since_ms, new_key } => format!(
+            "⚠️ Their identity has changed, and what you write to them waits. Known since {}:\n\
+             {key}\nThey present now:\n{new_key}",
+            time(since_ms)
+        ),
+    }
+}
+
+fn device(device: &SignedDevice) -> String {
+    format!("Device {}\n{}", device.id, in_fours(&device.fingerprint))
+}
+
+#[cfg(test)]
+mod tests {
+    use e2ee::matrix::{KnownIdentity, PublicKeys};
+    use ruma::{owned_room_id, owned_user_id, user_id};
+
+    use super::*;
+    use crate::{
+        network::RemoteUserId,
+        store::{BotPresence, Pin, PinState, PortalState, RemoteHistory},
+    };
+
+    fn keys(is_verified: bool, state: PinState, devices: usize) -> MatrixKeys {
+        let identity = |key: &str| {
+            let master_key = key.to_owned();
+            Some(KnownIdentity { master_key, is_verified, needs_approval: false })
+        };
+        let signed = |id: String| SignedDevice { id: id.into(), fingerprint: "abcdefghij".into() };
+        let named = (0..devices).map(|number| signed(format!("ALICE{number}")));
+        MatrixKeys {
+            pin: Some(Pin {
+                user_id: owned_user_id!("@alice:example.org"),
+                master_key: "alices+key".to_owned(),
+                pinned_ms: 1_700_000_000_000,
+                state,
+            }),
+            person: PublicKeys { identity: identity("alices+key"), devices: named.collect() },
+            compared_ms: Some(1_700_000_100_000),
+            ghost: PublicKeys {
+                identity: identity("ghosts+key"),
+                devices: vec![signed("GHOST".to_owned())],
+            },
+        }
+    }
+
+    fn portal(encryption: RoomEncryption, plaintext: PlaintextPolicy) -> Portal {
+        Portal {
+            room_id: owned_room_id!("!room:example.org"),
+            network: "xmpp".to_owned(),
+            local: owned_user_id!("@alice:example.org"),
+            contact: RemoteUserId::new("bob@example.net"),
+            ghost: owned_user_id!("@xmpp_bob=40example.net:example.org"),
+            encryption,
+            plaintext,
+            history: RemoteHistory::Encrypted,
+            bot: BotPresence::Joined,
+            state: PortalState::Active,
+        }
+    }
+
+    fn own() -> [OwnDevice; 2] {
+        ["12", "13"].map(|id| OwnDevice { id: id.to_owned(), fingerprint: "cccccccc".to_owned() })
+    }
+
+    #[test]
+    fn a_contact_is_told_both_legs_and_all_keys() {
+        let new_master_key = "another+key".to_owned();
+        let encrypted = portal(RoomEncryption::Encrypted, PlaintextPolicy::Refuse);
+        let plain = portal(RoomEncryption::Plain, PlaintextPolicy::Allow);
+        let pinned = keys(false, PinState::Pinned, 1);
+        let told = [
+            security(&encrypted, "OMEMO", &keys(true, PinState::Pinned, 1)),
+            security(&plain, "OMEMO", &keys(true, PinState::Changed { new_master_key }, 1)),
+            devices(user_id!("@alice:example.org"), &pinned, &own()),
+        ];
+        insta::assert_snapshot!(told.join("\n\n---\n\n"));
+    }
+
+    #[test]
+    fn an_answer_stays_small() {
+        let many = keys(false, PinState::Pinned, 5000);
+        let told = devices(user_id!("@alice:example.org"), &many, &own());
+        assert!(told.len() < 4096 && told.contains("and 4980 more"), "{}", told.len());
+    }
+}
