@@ -7,10 +7,16 @@ mod killer;
 #[cfg(feature = "failpoints")]
 pub(crate) use killer::arm;
 
-/// Names a place of [`killer::POINTS`]; nothing without the feature `failpoints`.
+/// Names a place of `killer::POINTS`; nothing without the feature `failpoints`.
 macro_rules! failpoint {
     ($point:literal) => {
         #[cfg(feature = "failpoints")]
         fail::fail_point!($point);
+    };
+    ($point:literal if $condition:expr) => {
+        #[cfg(feature = "failpoints")]
+        if $condition {
+            fail::fail_point!($point);
+        }
     };
 }

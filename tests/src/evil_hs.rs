@@ -16,9 +16,8 @@ pub mod forger;
 mod record;
 mod rule;
 
-use std::net::SocketAddr;
-use std::path::Path;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -27,8 +26,8 @@ use anyhow::{Context, Result};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request as Incoming, State};
-use axum::http::request::Parts;
 use axum::http::header::CONTENT_LENGTH;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -43,8 +42,8 @@ use crate::journal::{Journal, SOON, Writer, journal};
 use crate::ports::free_port;
 
 pub use fault::Fault;
-pub use record::{Request, Sent};
 use fault::OVERTAKEN_WITHIN;
+pub use record::{Request, Sent};
 use rule::{Action, Rewrite, Stage};
 pub use rule::{Link, Rule};
 
@@ -150,14 +149,6 @@ impl EvilHomeserver {
         let standing = Arc::new(Standing { rule, applied, met, left, ended });
         self.shared.orders().push(standing.clone());
         Order { standing, shared: Arc::downgrade(&self.shared) }
-    }
-
-    /// Obeys the rules of a file; see [`fault`].
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn obey_file(&self, file: &Path) -> Result<Vec<Order>> {
-        Ok(Rule::read_all(file)?.into_iter().map(|rule| self.obey(rule)).collect())
     }
 
     /// What went through either link so far, as it was sent.

@@ -65,7 +65,8 @@ pub fn gephyra() -> Result<PathBuf> {
 /// When it has not been built.
 pub fn gephyra_with_failpoints() -> Result<PathBuf> {
     let path = env::var_os("GEPHYRA_FAILPOINTS_BIN");
-    let path = path.context("`cargo xtask test` and `cargo xtask crash` name the bridge with failpoints")?;
+    let path =
+        path.context("`cargo xtask test` and `cargo xtask crash` name the bridge with failpoints")?;
     installed(path.into())
 }
 

@@ -1,5 +1,7 @@
 //! `cargo xtask crash`.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::Args;
 
@@ -28,6 +30,9 @@ pub struct How {
     /// Only this window, such as W7
     #[arg(long, value_name = "WINDOW")]
     only: Option<String>,
+    /// How the homeserver fails meanwhile: a file such as `tests/rules/flaky.toml`, for `--messages`
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
     /// Chooses the moments
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -51,6 +56,9 @@ pub fn crash(deaths: &Deaths, how: &How) -> Result<()> {
     }
     if let Some(window) = &how.only {
         killer.args(["--only", window]);
+    }
+    if let Some(rules) = &how.rules {
+        killer.arg("--rules").arg(std::path::absolute(rules)?);
     }
     run(tested.name_in(&mut killer))
 }

@@ -2,12 +2,14 @@
 #![expect(clippy::print_stdout, reason = "the table is what it prints")]
 
 use std::env;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use tests::crash::figures::Figures;
 use tests::crash::random::kill_at_random;
 use tests::crash::windows::{self, Killer, WINDOWS};
+use tests::evil_hs::Rule;
 
 /// What the command line asks for.
 #[derive(Debug, Default)]
@@ -17,6 +19,7 @@ struct Arguments {
     messages: Option<usize>,
     seed: u64,
     only: Option<String>,
+    rules: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -34,6 +37,7 @@ impl Arguments {
                 "--messages" => read.messages = Some(value.parse()?),
                 "--seed" => read.seed = value.parse()?,
                 "--only" => read.only = Some(value),
+                "--rules" => read.rules = Some(value.into()),
                 _ => bail!("{word} is not known"),
             }
         }
@@ -50,7 +54,7 @@ async fn main() -> Result<()> {
         is_good &= kill_at_windows(&arguments).await?;
     }
     if let Some(messages) = arguments.messages {
-        is_good &= kill_while(messages, arguments.seed).await?;
+        is_good &= kill_while(messages, &arguments).await?;
     }
     ensure!(is_good, "a figure that must be 0 is not");
     Ok(())
@@ -75,8 +79,9 @@ async fn kill_at_windows(arguments: &Arguments) -> Result<bool> {
     Ok(all.is_good())
 }
 
-async fn kill_while(messages: usize, seed: u64) -> Result<bool> {
-    let outcome = kill_at_random(messages, seed).await?;
+async fn kill_while(messages: usize, arguments: &Arguments) -> Result<bool> {
+    let rules = arguments.rules.as_deref().map(Rule::read_all).transpose()?;
+    let outcome = kill_at_random(messages, arguments.seed, rules.unwrap_or_default()).await?;
     println!("kill -9 at random: {} kills, {} s", outcome.kills, outcome.took.as_secs());
     println!("{}\n{}", Figures::HEADING, outcome.figures);
     Ok(outcome.figures.is_good())

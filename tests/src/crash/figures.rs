@@ -57,7 +57,8 @@ impl Mark {
 
 impl Figures {
     /// The heading of the table.
-    pub const HEADING: &str = "  sent  lost  twice  undecryptable  reordered  key reuse | repeats  bounced  in socket";
+    pub const HEADING: &str =
+        "  sent  lost  twice  undecryptable  reordered  key reuse | repeats  bounced  in socket";
 
     /// Counts what has happened since a mark. Everything has to have come to rest.
     pub(super) fn count(
@@ -171,7 +172,8 @@ mod tests {
     use super::*;
 
     fn stream(ids: &[&str]) -> Stream {
-        let text: String = ids.iter().map(|id| format!("<message id='{id}'/ ></message>")).collect();
+        let text: String =
+            ids.iter().map(|id| format!("<message id='{id}'/ ></message>")).collect();
         Stream { to_bridge: text.replace("/ >", ">").into_bytes(), ..Stream::default() }
     }
 

@@ -48,8 +48,14 @@ pub struct Seen {
     pub receipts: BTreeSet<String>,
     /// Bob's stanzas that came back.
     pub bounces: BTreeSet<String>,
-    read_at_alice: usize,
-    read_at_bob: usize,
+    pub(super) read: Read,
+}
+
+/// How far the clients' journals were read.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Read {
+    at_alice: usize,
+    at_bob: usize,
 }
 
 impl People {
@@ -149,16 +155,16 @@ impl People {
     pub fn look<R>(&self, reader: impl FnOnce(&Seen) -> R) -> R {
         let mut seen = lock(&self.seen);
         self.alice.happenings.read(|all| {
-            all.iter().skip(seen.read_at_alice).for_each(|one| self.take_at_alice(&mut seen, one));
-            seen.read_at_alice = all.len();
+            all.iter().skip(seen.read.at_alice).for_each(|one| self.take_at_alice(&mut seen, one));
+            seen.read.at_alice = all.len();
         });
         self.bob.peer.lines().read(|all| {
-            for line in all.iter().skip(seen.read_at_bob) {
+            for line in all.iter().skip(seen.read.at_bob) {
                 if let Ok(event) = serde_json::from_str(line) {
                     self.take_at_bob(&mut seen, &event);
                 }
             }
-            seen.read_at_bob = all.len();
+            seen.read.at_bob = all.len();
         });
         reader(&seen)
     }

@@ -12,6 +12,7 @@ use super::figures::Figures;
 use super::people::People;
 use super::scene::Scene;
 use crate::bridge::Bridge;
+use crate::evil_hs::Rule;
 use crate::world::Program;
 
 /// How long the bridge lives, in milliseconds from when it is healthy.
@@ -42,12 +43,13 @@ pub struct Outcome {
     pub figures: Figures,
 }
 
-/// Kills at random while so many messages flow, half of them each way.
+/// Kills at random while so many messages flow, half of them each way, past a homeserver that fails by these rules.
 ///
 /// # Errors
 /// When something does not come up, or a client or homeserver refuses.
-pub async fn kill_at_random(messages: usize, seed: u64) -> Result<Outcome> {
+pub async fn kill_at_random(messages: usize, seed: u64, rules: Vec<Rule>) -> Result<Outcome> {
     let mut scene = Scene::open("crash-random", Program::AsShipped).await?;
+    let _orders = scene.obey(rules);
     let (began, start) = (Instant::now(), scene.begin());
     let Scene { world, people, .. } = &mut scene;
     let all_sent = CancellationToken::new();
@@ -72,11 +74,7 @@ pub async fn kill_at_random(messages: usize, seed: u64) -> Result<Outcome> {
     Ok(outcome)
 }
 
-async fn kill_until(
-    bridge: &mut Bridge,
-    done: &CancellationToken,
-    mut rng: StdRng,
-) -> Result<u32> {
+async fn kill_until(bridge: &mut Bridge, done: &CancellationToken, mut rng: StdRng) -> Result<u32> {
     let mut kills = 0;
     loop {
         let life = Duration::from_millis(rng.gen_range(LIVES_MS));

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::figures::{Figures, Mark};
 use super::people::People;
 use super::wire::{self, Positions};
-use crate::evil_hs::EvilHomeserver;
+use crate::evil_hs::{EvilHomeserver, Order, Rule};
 use crate::faults::XmppLink;
 use crate::journal::SOON;
 use crate::world::{Program, World};
@@ -58,6 +58,11 @@ impl Scene {
             counted_requests: 0,
             counted_streams: 0,
         })
+    }
+
+    /// Lets the homeserver fail by these rules, until the orders are dropped.
+    pub fn obey(&self, rules: Vec<Rule>) -> Vec<Order> {
+        rules.into_iter().map(|rule| self.evil.obey(rule)).collect()
     }
 
     /// Begins to count.

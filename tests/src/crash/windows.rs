@@ -190,8 +190,7 @@ impl Killer {
 
     async fn second_process(&mut self) -> Result<()> {
         let Scene { world, people, .. } = &self.scene;
-        let (refused, talked) =
-            tokio::join!(refused(&world.bridge), talk(people, Nothing));
+        let (refused, talked) = tokio::join!(refused(&world.bridge), talk(people, Nothing));
         refused?;
         talked
     }

@@ -1,5 +1,6 @@
 //! Stories of people on Element and on OMEMO clients, with real servers and the bridge between them.
 
+mod crashes;
 mod devices;
 mod ejabberd;
 mod expiry;
@@ -7,6 +8,7 @@ mod faults;
 mod federation;
 mod first_messages;
 mod forgeries;
+mod homeserver_faults;
 mod hostile;
 mod long_conversation;
 mod management_room;
