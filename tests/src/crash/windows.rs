@@ -51,6 +51,8 @@ enum Death {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stir {
     Nothing,
+    /// It comes once in a life of the process, by itself.
+    Start,
     NewRoomKey,
     OneTimeKeyUsed,
     PrekeyUsed,
@@ -61,7 +63,7 @@ const fn at(name: &'static str, what: &'static str, point: &'static str, stir: S
     Window { name, what, death: Death::At(point, stir) }
 }
 
-use Stir::{NewGhost, NewRoomKey, Nothing, OneTimeKeyUsed, PrekeyUsed};
+use Stir::{NewGhost, NewRoomKey, Nothing, OneTimeKeyUsed, PrekeyUsed, Start};
 
 /// All of them but W13, a database of an old backup. M is Matrix, X is XMPP.
 #[rustfmt::skip]
@@ -87,6 +89,7 @@ pub const WINDOWS: &[Window] = &[
     at("W8", "X→M room key sent to some devices", "w08_room_key_sent", NewRoomKey),
     at("W9", "one-time keys uploaded, reply lost", "w09_keys_uploaded", OneTimeKeyUsed),
     at("W9", "identity uploaded, reply lost", "w09_identity_uploaded", NewGhost),
+    at("W9", "one-time keys claimed, reply lost", "w09_keys_claimed", Start),
     at("W10", "M→X stanza written, stream dies", "w10_stanza_written", Nothing),
     at("W10", "M→X stanza confirmed, not noted", "w10_stanza_confirmed", Nothing),
     at("W11", "X→M stanza in our buffer", "w11_stanza_read", Nothing),
@@ -153,7 +156,7 @@ impl Killer {
     }
 
     async fn die_at(&mut self, point: &str, stir: Stir) -> Result<()> {
-        // A room key, an identity and a bundle change rarely: their first time is the one.
+        // What is not of every message comes rarely: its first time is the one.
         let most = if stir == Nothing { MOST_HITS } else { 1 };
         let nth = self.rng.gen_range(1..=most);
         let wait = if point == "w03_transaction_answered" { ANSWER_LEAVES } else { Duration::ZERO };
@@ -208,7 +211,7 @@ async fn talk(people: &People, stir: Stir) -> Result<()> {
         NewRoomKey => people.ask_for_new_room_key().await?,
         OneTimeKeyUsed => people.use_up_one_time_key().await?,
         PrekeyUsed => people.use_up_prekey().await?,
-        NewGhost | Nothing => {}
+        NewGhost | Start | Nothing => {}
     }
     tokio::try_join!(people.alice_says(), people.bob_says())?;
     Ok(())
