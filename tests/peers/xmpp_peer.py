@@ -308,10 +308,11 @@ class Peer(ClientXMPP):
         return {"stanza_id": stanza["id"], "problems": [type(error).__name__ for error in errors]}
 
     async def do_replace_sessions(self, command):
-        """Begins new sessions with all devices of a contact: each costs it a prekey."""
+        """Begins new sessions with all devices of a contact: each costs it a prekey. A contact that is gone does not
+        answer, and nothing has changed then."""
         manager = await self["xep_0384"].get_session_manager()
         for device in await manager.get_device_information(command["jid"]):
-            await manager.replace_sessions(device)
+            await asyncio.wait_for(manager.replace_sessions(device), 3)
 
     async def do_send_again(self, command):
         """Sends the very same stanza again, as a client does for one it saw no answer to."""

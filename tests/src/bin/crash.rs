@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use tests::crash::figures::Figures;
-use tests::crash::random::kill_at_random;
+use tests::crash::random::{Plan, kill_at_random};
 use tests::crash::windows::{self, Killer, WINDOWS};
 use tests::evil_hs::Rule;
 
@@ -81,7 +81,8 @@ async fn kill_at_windows(arguments: &Arguments) -> Result<bool> {
 
 async fn kill_while(messages: usize, arguments: &Arguments) -> Result<bool> {
     let rules = arguments.rules.as_deref().map(Rule::read_all).transpose()?;
-    let outcome = kill_at_random(messages, arguments.seed, rules.unwrap_or_default()).await?;
+    let plan = Plan::new(messages, arguments.seed);
+    let outcome = kill_at_random(Plan { rules: rules.unwrap_or_default(), ..plan }).await?;
     println!("kill -9 at random: {} kills, {} s", outcome.kills, outcome.took.as_secs());
     println!("{}\n{}", Figures::HEADING, outcome.figures);
     Ok(outcome.figures.is_good())

@@ -108,7 +108,8 @@ impl People {
     /// When his client could not.
     pub async fn bob_says(&self) -> Result<usize> {
         let number = lock(&self.from_bob).len();
-        let namespace = if number.is_multiple_of(2) { Namespace::Legacy } else { Namespace::Omemo2 };
+        let namespace =
+            if number.is_multiple_of(2) { Namespace::Legacy } else { Namespace::Omemo2 };
         let text = format!("Bob {number}");
         let stanza = self.bob.send(&self.alices_jid, &text, namespace).await?;
         lock(&self.from_bob).push(stanza);

@@ -1,5 +1,6 @@
 //! `kill -9` at any moment, while a given number of messages flows both ways.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -15,9 +16,6 @@ use crate::bridge::Bridge;
 use crate::evil_hs::Rule;
 use crate::world::Program;
 
-/// How long the bridge lives, in milliseconds from when it is healthy.
-const LIVES_MS: std::ops::Range<u64> = 500..6000;
-
 /// Messages that one side is ahead of the other's client.
 const AHEAD: usize = 40;
 
@@ -32,6 +30,26 @@ const LOOK: Duration = Duration::from_millis(20);
 const ARRIVAL: Duration = Duration::from_secs(120);
 const ARRIVAL_OF_EACH: Duration = Duration::from_millis(100);
 
+/// What is killed, and how.
+#[derive(Debug)]
+pub struct Plan {
+    /// How many messages flow, half of them each way.
+    pub messages: usize,
+    /// How long the bridge lives, in milliseconds from when it is healthy.
+    pub lives_ms: Range<u64>,
+    /// Chooses the moments.
+    pub seed: u64,
+    /// How the homeserver fails meanwhile.
+    pub rules: Vec<Rule>,
+}
+
+impl Plan {
+    /// A bridge that lives for some seconds, and a homeserver that does not fail.
+    pub fn new(messages: usize, seed: u64) -> Self {
+        Self { messages, lives_ms: 500..6000, seed, rules: Vec::new() }
+    }
+}
+
 /// What random kills did.
 #[derive(Debug)]
 pub struct Outcome {
@@ -43,11 +61,12 @@ pub struct Outcome {
     pub figures: Figures,
 }
 
-/// Kills at random while so many messages flow, half of them each way, past a homeserver that fails by these rules.
+/// Kills at random while messages flow.
 ///
 /// # Errors
 /// When something does not come up, or a client or homeserver refuses.
-pub async fn kill_at_random(messages: usize, seed: u64, rules: Vec<Rule>) -> Result<Outcome> {
+pub async fn kill_at_random(plan: Plan) -> Result<Outcome> {
+    let Plan { messages, lives_ms, seed, rules } = plan;
     let mut scene = Scene::open("crash-random", Program::AsShipped).await?;
     let _orders = scene.obey(rules);
     let (began, start) = (Instant::now(), scene.begin());
@@ -61,7 +80,8 @@ pub async fn kill_at_random(messages: usize, seed: u64, rules: Vec<Rule>) -> Res
         all_sent.cancel();
         sent
     };
-    let kill = kill_until(&mut world.bridge, &all_sent, StdRng::seed_from_u64(seed));
+    let rng = StdRng::seed_from_u64(seed);
+    let kill = kill_until(&mut world.bridge, &all_sent, lives_ms, rng);
     let (talked, kills) = tokio::join!(talk, kill);
     talked?;
     let within = ARRIVAL + ARRIVAL_OF_EACH * u32::try_from(messages)?;
@@ -74,10 +94,15 @@ pub async fn kill_at_random(messages: usize, seed: u64, rules: Vec<Rule>) -> Res
     Ok(outcome)
 }
 
-async fn kill_until(bridge: &mut Bridge, done: &CancellationToken, mut rng: StdRng) -> Result<u32> {
+async fn kill_until(
+    bridge: &mut Bridge,
+    done: &CancellationToken,
+    lives_ms: Range<u64>,
+    mut rng: StdRng,
+) -> Result<u32> {
     let mut kills = 0;
     loop {
-        let life = Duration::from_millis(rng.gen_range(LIVES_MS));
+        let life = Duration::from_millis(rng.gen_range(lives_ms.clone()));
         if done.run_until_cancelled(sleep(life)).await.is_none() {
             return Ok(kills);
         }

@@ -148,8 +148,10 @@ pub const LINES: &[Line] = &[
     line(CRASH, "after the restore of a backup no Olm, Megolm or one-time key is used twice (W13)",
         "tests::flows restore::after_a_restore_no_key_is_used_twice_and_both_go_on", "restored", Holds),
 
-    line(FAULTS, "a death of the process at any window of a crash loses nothing, shows nothing twice, uses no key twice",
-        "tests::flows crashes::a_death_at_each_window_loses_and_repeats_nothing", "crash_windows", Holds),
+    line(FAULTS, "a death at any window of a crash loses nothing, shows nothing twice and uses no key twice: towards XMPP",
+        "tests::flows crashes::a_death_at_each_window_towards_xmpp_loses_and_repeats_nothing", "crash_windows_to_xmpp", Holds),
+    line(FAULTS, "and towards Matrix",
+        "tests::flows crashes::a_death_at_each_window_towards_matrix_loses_and_repeats_nothing", "crash_windows_to_matrix", Holds),
     line(FAULTS, "nor does kill -9 at random moments",
         "tests::flows crashes::deaths_at_random_lose_and_repeat_nothing", "crash_random", Holds),
     line(FAULTS, "a homeserver that answers 500, 502 or 429 on every endpoint costs no message",
