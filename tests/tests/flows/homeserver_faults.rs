@@ -122,3 +122,59 @@ async fn connections_that_break_on_every_endpoint_cost_no_message() -> Result<()
     println!("safety: homeserver_breaks: 18 messages once and in order, {met} connections broke");
     scene.world.end().await
 }
+
+/// The bridge waits a minute for an answer. The event that it then sends again is the one that arrives late.
+#[tokio::test]
+async fn an_event_whose_answer_does_not_come_in_time_is_shown_once() -> Result<()> {
+    let scene = Scene::open("homeserver-late").await?;
+    let bob = scene.world.omemo_user("bob").await?;
+    scene.hears_from(&bob).await?;
+    let late = Fault::Delay { ms: 62_000 };
+    let send = Rule::fault(Link::Client, Some(Method::PUT), "/send/m.room.encrypted/", late);
+    let order = scene.evil.obey(send.times(1));
+    let alices_jid = scene.world.jid_of(scene.alice.user_id());
+    for text in ["Late", "Behind it"] {
+        bob.send(&alices_jid, text, Namespace::Omemo2).await?;
+    }
+    order.applied(1).await?;
+    scene.alice.receives_within("Behind it", PATIENCE).await?;
+    let ghost = scene.world.ghost_of(bob.jid());
+    let of_bob = scene.alice.messages().into_iter().filter(|it| it.sender == ghost);
+    let shown: Vec<_> = of_bob.map(|it| it.body.unwrap_or_default()).skip(3).collect();
+    println!("safety: homeserver_late: shown {} of 2 messages, in order", shown.len());
+    assert_eq!(shown, ["Late", "Behind it"]);
+    scene.world.end().await
+}
+
+#[tokio::test]
+async fn transactions_that_fail_in_every_way_are_one_message_each() -> Result<()> {
+    let scene = Scene::open("push-faults").await?;
+    let bob = scene.world.omemo_user("bob").await?;
+    let room = scene.hears_from(&bob).await?;
+    let faults = [
+        Fault::Block,
+        Fault::LoseAnswer,
+        Fault::HalveAnswer,
+        Fault::Fail { status: 500 },
+        Fault::Limit { retry_after_ms: 100 },
+        Fault::Delay { ms: 1500 },
+        Fault::Duplicate,
+        Fault::Overtaken,
+    ];
+    let mut texts = Vec::new();
+    for fault in faults {
+        let path = "/transactions/";
+        let rule = Rule::fault(Link::Push, Some(Method::PUT), path, fault);
+        let order = scene.evil.obey(rule.times(1));
+        texts.push(format!("{fault:?}"));
+        scene.alice.send(&room, &format!("{fault:?}")).await?;
+        order.applied(1).await?;
+    }
+    for text in &texts {
+        bob.receives_within(text, PATIENCE).await?;
+    }
+    let shown = bob.texts_from(&scene.world.jid_of(scene.alice.user_id()));
+    println!("safety: push_faults: {} of {} messages, in order", shown.len(), texts.len());
+    assert_eq!((shown, bob.undecryptable()), (texts, 0));
+    scene.world.end().await
+}

@@ -26,6 +26,7 @@ mod trust;
 mod trust_commands;
 mod verification;
 mod withheld;
+mod xmpp_faults;
 
 use anyhow::Result;
 use tests::{ElementUser, OmemoUser, World};

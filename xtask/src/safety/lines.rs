@@ -158,4 +158,10 @@ pub const LINES: &[Line] = &[
         "tests::flows homeserver_faults::errors_on_every_endpoint_cost_no_message", "homeserver_errors", Holds),
     line(FAULTS, "nor does one whose connections break before, in or instead of its answer",
         "tests::flows homeserver_faults::connections_that_break_on_every_endpoint_cost_no_message", "homeserver_breaks", Holds),
+    line(FAULTS, "an event whose answer does not come in time is shown once",
+        "tests::flows homeserver_faults::an_event_whose_answer_does_not_come_in_time_is_shown_once", "homeserver_late", Holds),
+    line(FAULTS, "transactions that break, fail, are late or come twice are one message each, in order",
+        "tests::flows homeserver_faults::transactions_that_fail_in_every_way_are_one_message_each", "push_faults", Holds),
+    line(FAULTS, "a stream to the XMPP server that breaks in mid-stanza costs no message",
+        "tests::flows xmpp_faults::a_stream_that_breaks_in_mid_stanza_costs_no_message", "broken_stream", Holds),
 ];
