@@ -77,7 +77,7 @@ impl Figures {
         let mut figures = Self {
             sent: sent_by_alice - mark.from_alice + sent_by_bob.len() - mark.from_bob,
             lost: (mark.from_alice..sent_by_alice).filter(|it| !shown_to_bob.contains(it)).count(),
-            twice: at_bob.len() - shown_to_bob.len() + at_alice.len() - shown_to_alice.len(),
+            twice: repeated(&seen.at_bob, mark.at_bob) + repeated(&seen.at_alice, mark.at_alice),
             undecryptable: unreadable.len() - repeats + seen.unreadable_at_alice
                 - mark.unreadable_at_alice,
             reordered: overtaken(at_bob) + overtaken(at_alice),
@@ -133,6 +133,13 @@ impl fmt::Display for Figures {
 
 fn set(numbers: &[usize]) -> BTreeSet<usize> {
     numbers.iter().copied().collect()
+}
+
+/// How many, from a place on, were shown before.
+fn repeated(shown: &[usize], from: usize) -> usize {
+    let mut known = BTreeSet::new();
+    let again = shown.iter().enumerate().filter(|(_, number)| !known.insert(**number));
+    again.filter(|(place, _)| *place >= from).count()
 }
 
 /// How many come behind a later one, the first time.

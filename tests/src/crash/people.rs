@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use matrix_sdk::Room;
 use serde_json::{Value, json};
 
+use super::figures::Mark;
 use crate::evil_hs::forger::ForgedDevice;
 use crate::omemo::{Namespace, OmemoUser};
 use crate::rust_user::{Happening, RustUser};
@@ -56,6 +57,17 @@ pub struct Seen {
 pub(super) struct Read {
     at_alice: usize,
     at_bob: usize,
+}
+
+impl Seen {
+    /// Whether anything since a mark is still to be shown: what the homeserver has taken, or the bridge has confirmed.
+    pub(super) fn owes(&self, mark: &Mark, sent_by_alice: usize, sent_by_bob: &[String]) -> bool {
+        let set = |shown: &[usize]| shown.iter().copied().collect::<BTreeSet<_>>();
+        let (at_bob, at_alice) = (set(&self.at_bob), set(&self.at_alice));
+        let mut bobs = sent_by_bob.iter().enumerate().skip(mark.from_bob);
+        !(mark.from_alice..sent_by_alice).all(|number| at_bob.contains(&number))
+            || bobs.any(|(number, it)| self.receipts.contains(it) && !at_alice.contains(&number))
+    }
 }
 
 impl People {

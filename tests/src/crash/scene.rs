@@ -90,8 +90,8 @@ impl Scene {
         Ok(figures)
     }
 
-    /// Waits for a message of Bob's to arrive, behind which everything of his has arrived that the bridge has, and for
-    /// everything that Alice has sent. What does not come in time is missing from the count.
+    /// Waits for a message of each, behind which everything arrives that the bridge has. What does not come in time is
+    /// missing from the count.
     async fn settle(&self, start: &Start, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
         while Instant::now() < deadline {
@@ -100,21 +100,10 @@ impl Scene {
                 break;
             }
         }
-        let all_of_alice = start.mark.from_alice..self.people.sent_by_alice();
-        let receipted = self.people.sent_by_bob();
-        while Instant::now() < deadline {
-            let is_complete = self.people.look(|seen| {
-                let at_bob = seen.at_bob.iter().collect::<std::collections::BTreeSet<_>>();
-                let at_alice = seen.at_alice.iter().collect::<std::collections::BTreeSet<_>>();
-                let is_owed = |(number, stanza): (usize, &String)| {
-                    seen.receipts.contains(stanza) && !at_alice.contains(&number)
-                };
-                all_of_alice.clone().all(|number| at_bob.contains(&number))
-                    && !receipted.iter().enumerate().skip(start.mark.from_bob).any(is_owed)
-            });
-            if is_complete {
-                break;
-            }
+        self.people.alice_says().await?;
+        let (alice, bob) = (self.people.sent_by_alice(), self.people.sent_by_bob());
+        let is_open = || self.people.look(|seen| seen.owes(&start.mark, alice, &bob));
+        while is_open() && Instant::now() < deadline {
             sleep(LOOK).await;
         }
         Ok(())

@@ -25,7 +25,7 @@ async fn a_death_at_each_window_towards_matrix_loses_and_repeats_nothing() -> Re
 
 #[tokio::test]
 async fn deaths_at_random_lose_and_repeat_nothing() -> Result<()> {
-    let outcome = kill_at_random(Plan { lives_ms: 100..1500, ..Plan::new(150, 1) }).await?;
+    let outcome = kill_at_random(Plan { lives_ms: 100..1500, ..Plan::new(100, 1) }).await?;
     println!("safety: crash_random: {} deaths, {}", outcome.kills, said(&outcome.figures));
     ensure!(outcome.figures.is_good() && outcome.kills > 2, "{outcome:?}");
     Ok(())
