@@ -223,7 +223,8 @@ class Peer(ClientXMPP):
                 raise ValueError("encrypted in a namespace this client does not speak")
             await self.open(stanza, max(readable), common)
         except Exception as error:
-            say("undecryptable", error=f"{type(error).__name__}: {error}", namespaces=present, **common)
+            empty = all(stanza.xml.find(f"{{{n}}}encrypted/{{{n}}}payload") is None for n in present)
+            say("undecryptable", error=f"{type(error).__name__}: {error}", namespaces=present, empty=empty, **common)
 
     async def open(self, stanza, namespace, common):
         """Decrypts one stanza and says what was in it. `max` of the two namespaces is omemo:2."""

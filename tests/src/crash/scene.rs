@@ -11,6 +11,7 @@ use super::wire::{self, Positions};
 use crate::evil_hs::{EvilHomeserver, Order, Rule};
 use crate::faults::XmppLink;
 use crate::journal::SOON;
+use crate::omemo::Namespace;
 use crate::world::{Program, World};
 
 /// How often is looked whether something has come.
@@ -90,14 +91,16 @@ impl Scene {
         Ok(figures)
     }
 
-    /// Waits for a message of each, behind which everything arrives that the bridge has. What does not come in time is
-    /// missing from the count.
+    /// Waits for a message of Bob's in each namespace and then for one of Alice's, behind which everything arrives that the
+    /// bridge has. What does not come in time is missing from the count.
     async fn settle(&self, start: &Start, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
-        while Instant::now() < deadline {
-            let number = self.people.bob_says().await?;
-            if self.is_shown_to_alice(number).await? {
-                break;
+        for _ in Namespace::BOTH {
+            while Instant::now() < deadline {
+                let number = self.people.bob_says().await?;
+                if self.is_shown_to_alice(number).await? {
+                    break;
+                }
             }
         }
         self.people.alice_says().await?;

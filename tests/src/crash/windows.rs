@@ -210,8 +210,12 @@ async fn talk(people: &People, stir: Stir) -> Result<()> {
     match stir {
         NewRoomKey => people.ask_for_new_room_key().await?,
         OneTimeKeyUsed => people.use_up_one_time_key().await?,
-        // The bridge may be gone before it has answered for its bundle.
-        PrekeyUsed => drop(people.use_up_prekey().await),
+        PrekeyUsed => {
+            // The bridge may be gone before it has answered for its bundle.
+            let _ = people.use_up_prekey().await;
+            // Alice waits until the bridge knows the new sessions.
+            return people.bob_says().await.map(drop);
+        }
         NewGhost | Start | Nothing => {}
     }
     tokio::try_join!(people.alice_says(), people.bob_says())?;
