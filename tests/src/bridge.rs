@@ -265,7 +265,7 @@ impl Bridge {
     }
 
     async fn copy_database(&self, command: &str, option: &str, file: &Path) -> Result<String> {
-        let mut program = process::command(paths::gephyra()?);
+        let mut program = process::command(&self.config.program);
         program.arg(command).arg("-c").arg(self.config.dir.join("config.toml"));
         program.arg(option).arg(file);
         process::run(program).await
