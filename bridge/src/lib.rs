@@ -1,5 +1,8 @@
 //! The Gephyra service.
 
+#[macro_use]
+mod failpoints;
+
 pub mod app;
 pub mod appservice;
 pub mod cli;

@@ -222,6 +222,34 @@ fn no_channel_is_unbounded_and_no_task_is_untracked() {
 }
 
 #[test]
+fn only_a_build_for_tests_has_failpoints() {
+    let manifest: toml::Table =
+        read(repository().join("bridge/Cargo.toml")).parse().expect("a manifest is TOML");
+    let features = manifest["features"].as_table().expect("features");
+    assert!(features.contains_key("failpoints") && !features.contains_key("default"));
+    for dependency in ["fail", "rustix"] {
+        let optional = manifest["dependencies"][dependency]["optional"].as_bool();
+        assert_eq!(optional, Some(true), "every build would have {dependency}");
+    }
+}
+
+#[test]
+fn every_failpoint_is_known_to_the_killer_and_has_a_window() {
+    const PLACED: &str = "failpoint!(\"";
+    let names = |text: &str, before: &str| -> BTreeSet<String> {
+        let named = text.split(before).skip(1).filter_map(|rest| rest.split('"').next());
+        named.filter(|name| name.starts_with('w')).map(str::to_owned).collect()
+    };
+    let files = rust_files(&repository().join("bridge/src"));
+    let placed: BTreeSet<_> = files.iter().flat_map(|file| names(&code(file), PLACED)).collect();
+    let killer = read(repository().join("bridge/src/failpoints/killer.rs"));
+    assert!(placed.len() > 20);
+    assert_eq!(names(&killer, "    \""), placed);
+    let windows = read(repository().join("tests/src/crash/windows.rs"));
+    assert_eq!(names(&windows, ", \""), placed);
+}
+
+#[test]
 fn every_path_that_the_map_names_exists() {
     let map = read(repository().join("ARCHITECTURE.md"));
     let named = map.split('`').skip(1).step_by(2).filter(|text| {

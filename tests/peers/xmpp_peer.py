@@ -223,7 +223,8 @@ class Peer(ClientXMPP):
                 raise ValueError("encrypted in a namespace this client does not speak")
             await self.open(stanza, max(readable), common)
         except Exception as error:
-            say("undecryptable", error=f"{type(error).__name__}: {error}", namespaces=present, **common)
+            empty = all(stanza.xml.find(f"{{{n}}}encrypted/{{{n}}}payload") is None for n in present)
+            say("undecryptable", error=f"{type(error).__name__}: {error}", namespaces=present, empty=empty, **common)
 
     async def open(self, stanza, namespace, common):
         """Decrypts one stanza and says what was in it. `max` of the two namespaces is omemo:2."""
@@ -306,6 +307,13 @@ class Peer(ClientXMPP):
         self.sent[stanza["id"]] = stanza
         stanza.send()
         return {"stanza_id": stanza["id"], "problems": [type(error).__name__ for error in errors]}
+
+    async def do_replace_sessions(self, command):
+        """Begins new sessions with all devices of a contact: each costs it a prekey. A contact that is gone does not
+        answer, and nothing has changed then."""
+        manager = await self["xep_0384"].get_session_manager()
+        for device in await manager.get_device_information(command["jid"]):
+            await asyncio.wait_for(manager.replace_sessions(device), 3)
 
     async def do_send_again(self, command):
         """Sends the very same stanza again, as a client does for one it saw no answer to."""

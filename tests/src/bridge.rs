@@ -8,13 +8,14 @@ use anyhow::{Context, Result, bail, ensure};
 use sqlx::{AnyConnection, Connection as _};
 use tokio::time::Instant;
 
-use crate::paths;
 use crate::process::{self, Process};
 use crate::xmpp_server::{COMPONENT, COMPONENT_SECRET};
 
 /// What the bridge is set up with.
 #[derive(Debug, Clone)]
 pub struct BridgeConfig {
+    /// The program: [`crate::paths::gephyra`] or [`crate::paths::gephyra_with_failpoints`].
+    pub program: PathBuf,
     /// Where its files go.
     pub dir: PathBuf,
     /// The homeserver's address for clients.
@@ -45,7 +46,7 @@ impl Bridge {
         std::fs::create_dir_all(&config.dir).context("making the bridge's folder")?;
         let secret = config.dir.join("component-secret");
         std::fs::write(&secret, COMPONENT_SECRET).context("writing the component's secret")?;
-        let mut command = process::command(paths::gephyra()?);
+        let mut command = process::command(&config.program);
         command.arg("init");
         command.args(["--homeserver-url", &config.homeserver_url]);
         command.args(["--server-name", &config.server_name]);
@@ -89,9 +90,9 @@ impl Bridge {
     /// # Errors
     /// When it does not become so.
     pub async fn run(&mut self) -> Result<()> {
-        let mut command = process::command(paths::gephyra()?);
-        command.arg("run").arg("-c").arg(self.config.dir.join("config.toml"));
+        let mut command = self.run_command();
         command.env("GEPHYRA_LOGGING__LEVEL", "debug");
+        command.env("FAILPOINT_FILE", self.failpoint_order());
         let process = Process::start("gephyra", command, &self.config.dir)?;
         let log = process.log().to_owned();
         self.process = Some(process);
@@ -117,6 +118,56 @@ impl Bridge {
     /// When it does not run.
     pub async fn kill(&mut self) -> Result<()> {
         self.process.take().context("the bridge does not run")?.kill().await
+    }
+
+    /// Makes the program die when it comes to a failpoint for the `nth` time, after a wait there. Only one with
+    /// failpoints obeys.
+    ///
+    /// # Errors
+    /// When the order cannot be written.
+    pub fn die_at(&self, point: &str, nth: u32, wait: Duration) -> Result<()> {
+        // Written aside and moved, so that no half of it is read.
+        let draft = self.config.dir.join("failpoint-draft");
+        std::fs::write(&draft, format!("{point} {nth} {}", wait.as_millis()))?;
+        std::fs::rename(draft, self.failpoint_order()).context("ordering a death")
+    }
+
+    /// Waits until the program has died where [`Bridge::die_at`] says.
+    ///
+    /// # Errors
+    /// When it does not, or dies elsewhere.
+    pub async fn dies(&mut self, within: Duration) -> Result<()> {
+        let process = self.process.as_mut().context("the bridge does not run")?;
+        let (log, status) = (process.log().to_owned(), process.ends(within).await);
+        let order = self.failpoint_order();
+        let is_open = order.exists();
+        // It must not be obeyed by the next process.
+        let _ = std::fs::remove_file(order);
+        let status = status.with_context(|| format!("see {}", log.display()))?;
+        self.process = None;
+        ensure!(!is_open, "the bridge ended elsewhere with {status}, see {}", log.display());
+        Ok(())
+    }
+
+    /// Starts a second program on the same files, while the first one runs; gives what it says.
+    ///
+    /// # Errors
+    /// When it is not refused.
+    pub async fn second_is_refused(&self) -> Result<String> {
+        match process::run(self.run_command()).await {
+            Ok(_) => bail!("a second bridge ran on the same database"),
+            Err(error) => Ok(error.to_string()),
+        }
+    }
+
+    fn run_command(&self) -> tokio::process::Command {
+        let mut command = process::command(&self.config.program);
+        command.arg("run").arg("-c").arg(self.config.dir.join("config.toml"));
+        command
+    }
+
+    fn failpoint_order(&self) -> PathBuf {
+        self.config.dir.join("failpoint")
     }
 
     /// All files that the bridge has written, its log among them.
@@ -191,7 +242,7 @@ impl Bridge {
     /// # Errors
     /// With the program's own words.
     pub async fn keylog(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = process::command(paths::gephyra()?);
+        let mut command = process::command(&self.config.program);
         command.arg("keylog").args(arguments);
         command.arg("-c").arg(self.config.dir.join("config.toml"));
         process::run(command).await
@@ -214,7 +265,7 @@ impl Bridge {
     }
 
     async fn copy_database(&self, command: &str, option: &str, file: &Path) -> Result<String> {
-        let mut program = process::command(paths::gephyra()?);
+        let mut program = process::command(&self.config.program);
         program.arg(command).arg("-c").arg(self.config.dir.join("config.toml"));
         program.arg(option).arg(file);
         process::run(program).await

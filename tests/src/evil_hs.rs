@@ -4,16 +4,19 @@
 //! [`Link::Client`], what Synapse pushes to the bridge through [`Link::Push`]; people's clients speak to Synapse
 //! itself. Without rules it only keeps a record ([`EvilHomeserver::requests`]), from which a test counts what reached
 //! whom. A [`Rule`] picks requests by link, method and path, and says what becomes of them: refused, passed on with the
-//! answer lost, held back, rewritten on the way there or back, or answered by the proxy itself. The newest rule that
-//! fits and is not used up decides; it ends when its [`Order`] is dropped. [`EvilHomeserver::push`] is what only the
+//! answer lost, held back, rewritten on the way there or back, answered by the proxy itself, or met by a [`Fault`]. The
+//! newest rule that fits and is not used up decides; it ends when its [`Order`] is dropped. [`fault`] says how rules
+//! stand in a file. [`EvilHomeserver::push`] is what only the
 //! homeserver can do besides: events that never happened, or happened before.
 //!
 //! [`forger`] makes keys that look like somebody's.
 
+pub mod fault;
 pub mod forger;
 mod record;
 mod rule;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -23,12 +26,14 @@ use anyhow::{Context, Result};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request as Incoming, State};
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +41,8 @@ use crate::bridge::Bridge;
 use crate::journal::{Journal, SOON, Writer, journal};
 use crate::ports::free_port;
 
+pub use fault::Fault;
+use fault::OVERTAKEN_WITHIN;
 pub use record::{Request, Sent};
 use rule::{Action, Rewrite, Stage};
 pub use rule::{Link, Rule};
@@ -86,6 +93,8 @@ struct Shared {
 struct Standing {
     rule: Rule,
     applied: watch::Sender<usize>,
+    /// Requests that fitted.
+    met: AtomicUsize,
     left: AtomicUsize,
     ended: CancellationToken,
 }
@@ -102,6 +111,8 @@ pub struct Order {
 struct Way {
     link: Link,
     to: SocketAddr,
+    /// Something was answered on this link.
+    answered: Arc<Notify>,
     shared: Arc<Shared>,
 }
 
@@ -118,7 +129,8 @@ impl EvilHomeserver {
         for (link, port, to) in
             [(Link::Client, ports.client, ports.synapse), (Link::Push, ports.push, ports.bridge)]
         {
-            let way = Way { link, to: loopback(to), shared: shared.clone() };
+            let answered = Arc::default();
+            let way = Way { link, to: loopback(to), answered, shared: shared.clone() };
             let listener = TcpListener::bind(loopback(port)).await.context("binding a link")?;
             let app = Router::new().fallback(carry).with_state(way);
             let ended = end.clone().cancelled_owned();
@@ -133,7 +145,8 @@ impl EvilHomeserver {
     pub fn obey(&self, rule: Rule) -> Order {
         let left = AtomicUsize::new(rule.times);
         let (applied, ended) = (watch::channel(0).0, CancellationToken::new());
-        let standing = Arc::new(Standing { rule, applied, left, ended });
+        let met = AtomicUsize::new(0);
+        let standing = Arc::new(Standing { rule, applied, met, left, ended });
         self.shared.orders().push(standing.clone());
         Order { standing, shared: Arc::downgrade(&self.shared) }
     }
@@ -213,8 +226,11 @@ impl Drop for Order {
 }
 
 impl Standing {
-    /// Uses the rule once, unless it is used up.
+    /// Uses the rule once, unless it is used up or not this one's turn.
     fn take(&self) -> bool {
+        if !(self.met.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(self.rule.every) {
+            return false;
+        }
         let less = |left: usize| left.checked_sub(1);
         let taken = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok();
         if taken {
@@ -255,6 +271,8 @@ struct Answer {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
+    /// The connection breaks behind so many bytes of the body.
+    breaks_at: Option<usize>,
 }
 
 async fn carry(State(way): State<Way>, incoming: Incoming) -> Response {
@@ -281,6 +299,9 @@ impl Way {
                 Action::Answer(status, body) if order.take() => {
                     return Ok(Answer::made(*status, body));
                 }
+                Action::Suffer(fault) if order.take() => {
+                    return self.suffer(*fault, parts, body).await;
+                }
                 Action::Hold if order.take() => order.ended.cancelled().await,
                 Action::RewriteRequest(rewrite) => order.rewrite(rewrite, &mut body),
                 // Somebody else has used it up.
@@ -295,6 +316,26 @@ impl Way {
             order.rewrite(rewrite, &mut answer.body);
         }
         Ok(answer)
+    }
+
+    async fn suffer(&self, fault: Fault, parts: Parts, body: Bytes) -> Result<Answer> {
+        match fault {
+            Fault::Block => return Ok(Answer::broken()),
+            Fault::Fail { .. } | Fault::Limit { .. } => return Ok(Answer::of_fault(fault)),
+            Fault::Delay { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
+            Fault::Duplicate => drop(self.pass_on(parts.clone(), body.clone()).await?),
+            Fault::Overtaken => {
+                // Nothing may come.
+                let _ = timeout(OVERTAKEN_WITHIN, self.answered.notified()).await;
+            }
+            Fault::LoseAnswer | Fault::HalveAnswer => {}
+        }
+        let answer = self.pass_on(parts, body).await?;
+        Ok(match fault {
+            Fault::LoseAnswer => Answer::broken(),
+            Fault::HalveAnswer => Answer { breaks_at: Some(answer.body.len() / 2), ..answer },
+            _ => answer,
+        })
     }
 
     async fn pass_on(&self, parts: Parts, body: Bytes) -> Result<Answer> {
@@ -312,24 +353,49 @@ impl Way {
         for of_the_connection in ["connection", "content-length", "transfer-encoding"] {
             headers.remove(of_the_connection);
         }
-        Ok(Answer { status, headers, body: answer.bytes().await? })
+        let body = answer.bytes().await?;
+        self.answered.notify_waiters();
+        Ok(Answer { status, headers, body, breaks_at: None })
     }
 }
 
 impl Answer {
     fn lost() -> Self {
         let (headers, body) = (HeaderMap::new(), Bytes::new());
-        Self { status: StatusCode::BAD_GATEWAY, headers, body }
+        Self { status: StatusCode::BAD_GATEWAY, headers, body, breaks_at: None }
     }
 
     fn made(status: StatusCode, body: &Value) -> Self {
-        Self { status, headers: HeaderMap::new(), body: body.to_string().into() }
+        let body = body.to_string().into();
+        Self { status, headers: HeaderMap::new(), body, breaks_at: None }
+    }
+
+    /// A beginning that nothing follows.
+    fn broken() -> Self {
+        Self { breaks_at: Some(0), ..Self::made(StatusCode::OK, &json!({})) }
+    }
+
+    fn of_fault(fault: Fault) -> Self {
+        let status = fault.status().unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = match fault {
+            Fault::Limit { retry_after_ms } => {
+                json!({ "errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": retry_after_ms })
+            }
+            _ => json!({ "errcode": "M_UNKNOWN" }),
+        };
+        Self::made(status, &body)
     }
 }
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        (self.status, self.headers, Body::from(self.body)).into_response()
+        let Self { status, mut headers, body, breaks_at } = self;
+        let Some(breaks_at) = breaks_at else {
+            return (status, headers, Body::from(body)).into_response();
+        };
+        headers.insert(CONTENT_LENGTH, body.len().into());
+        let parts = [Ok(body.slice(..breaks_at)), Err(io::Error::other("cut"))];
+        (status, headers, Body::from_stream(futures_util::stream::iter(parts))).into_response()
     }
 }
 

@@ -1,18 +1,48 @@
 //! The link between XMPP server and bridge; the one to the homeserver is in [`crate::evil_hs`].
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-/// The stretch between the XMPP server and the bridge, into which a test can put stanzas that the server itself would
-/// not carry. It ends when it is dropped.
+/// The stretch between the XMPP server and the bridge. It keeps what it carries, and a test can put XML into it that
+/// the server itself would not carry, or cut it. It ends when it is dropped.
 #[derive(Debug)]
 pub struct XmppLink {
     stanzas: mpsc::Sender<String>,
+    shared: Arc<Shared>,
     _end: DropGuard,
+}
+
+/// What went over one stream, as bytes.
+#[derive(Debug, Clone, Default)]
+pub struct Stream {
+    /// From the server. The bridge need not have read all of it.
+    pub to_bridge: Vec<u8>,
+    /// From the bridge.
+    pub to_server: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    streams: Mutex<Vec<Stream>>,
+    cut: Notify,
+}
+
+impl Shared {
+    fn streams(&self) -> MutexGuard<'_, Vec<Stream>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, direction: impl FnOnce(&mut Stream) -> &mut Vec<u8>, bytes: &[u8]) {
+        if let Some(stream) = self.streams().last_mut() {
+            direction(stream).extend_from_slice(bytes);
+        }
+    }
 }
 
 impl XmppLink {
@@ -23,26 +53,41 @@ impl XmppLink {
     pub async fn start(port: u16, server_port: u16) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.context("binding the link")?;
         let (stanzas, mut injected) = mpsc::channel(1);
-        let end = CancellationToken::new();
-        let ended = end.clone();
+        let (end, shared) = (CancellationToken::new(), Arc::<Shared>::default());
+        let (ended, carrier) = (end.clone(), shared.clone());
         TaskTracker::new().spawn(async move {
             let carrying = async {
                 while let Ok((bridge, _)) = listener.accept().await {
-                    // A stream that breaks is followed by the next.
-                    let _ = carry_stream(bridge, server_port, &mut injected).await;
+                    carrier.streams().push(Stream::default());
+                    tokio::select! {
+                        // A stream that breaks is followed by the next.
+                        _ = carry_stream(bridge, server_port, &mut injected, &carrier) => {}
+                        () = carrier.cut.notified() => {}
+                    }
                 }
             };
             ended.run_until_cancelled(carrying).await
         });
-        Ok(Self { stanzas, _end: end.drop_guard() })
+        Ok(Self { stanzas, shared, _end: end.drop_guard() })
     }
 
-    /// Sends a stanza to the bridge as if it came from the server. Nothing else should be under way.
+    /// Sends bytes to the bridge as if they came from the server: whole stanzas, or what no parser should see. Nothing
+    /// else should be under way.
     ///
     /// # Errors
     /// When the link has ended.
-    pub async fn inject(&self, stanza: String) -> Result<()> {
-        self.stanzas.send(stanza).await.context("the link has ended")
+    pub async fn inject(&self, xml: String) -> Result<()> {
+        self.stanzas.send(xml).await.context("the link has ended")
+    }
+
+    /// Breaks the stream that is up, wherever it is. The bridge may connect again.
+    pub fn cut(&self) {
+        self.shared.cut.notify_one();
+    }
+
+    /// Looks at all streams so far, the oldest first.
+    pub fn read<R>(&self, reader: impl FnOnce(&[Stream]) -> R) -> R {
+        reader(&self.shared.streams())
     }
 }
 
@@ -50,25 +95,41 @@ async fn carry_stream(
     mut bridge: TcpStream,
     server_port: u16,
     injected: &mut mpsc::Receiver<String>,
+    shared: &Shared,
 ) -> Result<()> {
     let mut server = TcpStream::connect(("127.0.0.1", server_port)).await?;
     let (mut from_bridge, mut to_bridge) = bridge.split();
     let (mut from_server, mut to_server) = server.split();
-    let upwards = tokio::io::copy(&mut from_bridge, &mut to_server);
+    let upwards = async {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let read = from_bridge.read(&mut buffer).await?;
+            match buffer.get(..read) {
+                Some([]) | None => return anyhow::Ok(()),
+                Some(bytes) => {
+                    shared.record(|stream| &mut stream.to_server, bytes);
+                    to_server.write_all(bytes).await?;
+                }
+            }
+        }
+    };
     let downwards = async {
         let mut buffer = vec![0; 64 * 1024];
         loop {
             tokio::select! {
                 read = from_server.read(&mut buffer) => match buffer.get(..read?) {
                     Some([]) | None => return anyhow::Ok(()),
-                    Some(bytes) => to_bridge.write_all(bytes).await?,
+                    Some(bytes) => {
+                        shared.record(|stream| &mut stream.to_bridge, bytes);
+                        to_bridge.write_all(bytes).await?;
+                    }
                 },
                 Some(stanza) = injected.recv() => to_bridge.write_all(stanza.as_bytes()).await?,
             }
         }
     };
     tokio::select! {
-        copied = upwards => copied.map(drop).context("towards the server"),
+        copied = upwards => copied.context("towards the server"),
         copied = downwards => copied,
     }
 }

@@ -35,6 +35,16 @@ impl<T> Journal<T> {
         reader(&self.0.borrow())
     }
 
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// Whether nothing has happened yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Waits until `pick` finds what it looks for among all entries, old and new.
     ///
     /// # Errors
@@ -67,9 +77,22 @@ impl<T> Journal<T> {
         &self,
         what: &str,
         within: Duration,
+        pick: impl FnMut(&T) -> Option<R>,
+    ) -> Result<R> {
+        self.wait_for_after(0, what, within, pick).await
+    }
+
+    /// As [`Journal::wait_for`], without the first `seen` entries.
+    ///
+    /// # Errors
+    /// As [`Journal::wait_until`].
+    pub async fn wait_for_after<R>(
+        &self,
+        mut seen: usize,
+        what: &str,
+        within: Duration,
         mut pick: impl FnMut(&T) -> Option<R>,
     ) -> Result<R> {
-        let mut seen = 0;
         self.wait_until(what, within, |entries| {
             let fresh = entries.get(seen..).unwrap_or_default();
             seen = entries.len();

@@ -10,6 +10,7 @@
 pub mod bridge;
 pub mod certificate;
 pub mod comparison;
+pub mod crash;
 pub mod ejabberd;
 pub mod element;
 pub mod evil_hs;

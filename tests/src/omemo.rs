@@ -89,7 +89,7 @@ pub struct OmemoUser {
     device: Option<u64>,
     fingerprint: Option<String>,
     dir: PathBuf,
-    peer: Peer,
+    pub(crate) peer: Peer,
 }
 
 impl OmemoUser {
@@ -180,6 +180,14 @@ impl OmemoUser {
     pub async fn send_plain(&self, to: &str, body: &str) -> Result<String> {
         let command = json!({ "to": to, "body": body });
         text(&self.peer.ask("send_plain", command).await?, "stanza_id")
+    }
+
+    /// Begins new sessions with all devices of a contact, and tells them so.
+    ///
+    /// # Errors
+    /// When the client could not.
+    pub async fn replace_sessions_with(&self, jid: &str) -> Result<()> {
+        self.peer.ask("replace_sessions", json!({ "jid": jid })).await.map(drop)
     }
 
     /// Sends the very same stanza again.

@@ -59,6 +59,17 @@ pub fn gephyra() -> Result<PathBuf> {
     beside.context("the bridge is not built: run `cargo build -p bridge`")
 }
 
+/// The program with failpoints: `GEPHYRA_FAILPOINTS_BIN`.
+///
+/// # Errors
+/// When it has not been built.
+pub fn gephyra_with_failpoints() -> Result<PathBuf> {
+    let path = env::var_os("GEPHYRA_FAILPOINTS_BIN");
+    let path =
+        path.context("`cargo xtask test` and `cargo xtask crash` name the bridge with failpoints")?;
+    installed(path.into())
+}
+
 /// A folder for one test, under Cargo's target directory, so that its logs outlive a failure.
 ///
 /// # Errors

@@ -43,10 +43,11 @@ impl Peer {
     /// # Errors
     /// With the client's own words when it failed.
     pub async fn ask(&self, what: &str, mut command: Value) -> Result<Value> {
+        let before = self.lines().len();
         let id = self.write(what, &mut command).await?;
         let answer = self
             .lines()
-            .wait_for(&format!("the answer to `{what}`"), SOON * 2, |line| {
+            .wait_for_after(before, &format!("the answer to `{what}`"), SOON * 2, |line| {
                 let event: Value = serde_json::from_str(line).ok()?;
                 let mine = event.get("id")?.as_u64()? == id && is_answer(&event);
                 mine.then_some(event)

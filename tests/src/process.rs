@@ -93,6 +93,17 @@ impl Process {
         ended.with_context(|| format!("waiting for {}", self.name))
     }
 
+    /// Waits until the process has ended by itself.
+    ///
+    /// # Errors
+    /// When it has not in time.
+    pub async fn ends(&mut self, within: Duration) -> Result<ExitStatus> {
+        let ended = tokio::time::timeout(within, self.child.wait()).await;
+        ended
+            .map_err(|_| anyhow!("{} still runs after {} s", self.name, within.as_secs()))?
+            .with_context(|| format!("waiting for {}", self.name))
+    }
+
     /// Kills the process with no chance to tidy up, and waits until it has gone.
     ///
     /// # Errors

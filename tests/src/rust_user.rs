@@ -7,6 +7,8 @@ use futures_util::{Stream, StreamExt as _};
 use matrix_sdk::deserialized_responses::{EncryptionInfo, ShieldState};
 use matrix_sdk::encryption::EncryptionSettings;
 use matrix_sdk::encryption::verification::SasVerification;
+use matrix_sdk::ruma::api::client::filter::FilterDefinition;
+use matrix_sdk::ruma::api::client::keys::claim_keys;
 use matrix_sdk::ruma::api::client::room::create_room::v3::{Request, RoomPreset};
 use matrix_sdk::ruma::events::InitialStateEvent;
 use matrix_sdk::ruma::events::key::verification::VerificationMethod;
@@ -16,13 +18,16 @@ use matrix_sdk::ruma::events::room::member::{MembershipState, OriginalSyncRoomMe
 use matrix_sdk::ruma::events::room::message::{
     OriginalSyncRoomMessageEvent, RoomMessageEventContent,
 };
-use matrix_sdk::ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
+use matrix_sdk::ruma::{OneTimeKeyAlgorithm, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use matrix_sdk::{Client, Room, config::SyncSettings};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::journal::{Journal, SOON, Writer, journal};
 use crate::synapse::{Account, Synapse};
+
+/// Events of a room that one sync brings; no more than the homeserver allows.
+const TIMELINE: u32 = 1000;
 
 /// What happens in the client's rooms.
 #[derive(Debug, Clone)]
@@ -63,7 +68,7 @@ impl Message {
 pub struct RustUser {
     account: Account,
     client: Client,
-    happenings: Journal<Happening>,
+    pub(crate) happenings: Journal<Happening>,
     _end: DropGuard,
 }
 
@@ -88,11 +93,11 @@ impl RustUser {
 
         let (writer, happenings) = journal();
         listen(&client, writer);
-        client.sync_once(SyncSettings::default()).await.context("the first sync")?;
+        client.sync_once(settings_of_sync()).await.context("the first sync")?;
         let end = CancellationToken::new();
         let (syncing, ended) = (client.clone(), end.clone());
         TaskTracker::new().spawn(async move {
-            let sync = syncing.sync(SyncSettings::default().timeout(Duration::from_secs(20)));
+            let sync = syncing.sync(settings_of_sync().timeout(Duration::from_secs(20)));
             ended.run_until_cancelled(sync).await
         });
         Ok(Self { account, client, happenings, _end: end.drop_guard() })
@@ -228,11 +233,38 @@ impl RustUser {
         Ok(())
     }
 
+    /// Takes a one-time key of somebody's device and does nothing with it.
+    ///
+    /// # Errors
+    /// When the homeserver refuses.
+    pub async fn claim_one_time_key(&self, user: &str, device: &str) -> Result<()> {
+        let device = [(device.into(), OneTimeKeyAlgorithm::SignedCurve25519)].into();
+        let claim = claim_keys::v3::Request::new([(UserId::parse(user)?, device)].into());
+        self.client.send(claim).await.context("claiming a one-time key").map(drop)
+    }
+
+    /// The devices of somebody, as the client knows them.
+    ///
+    /// # Errors
+    /// When the client's store failed.
+    pub async fn devices_of(&self, user: &str) -> Result<Vec<String>> {
+        let user = UserId::parse(user)?;
+        let devices = self.client.encryption().get_user_devices(&user).await?;
+        Ok(devices.devices().map(|device| device.device_id().to_string()).collect())
+    }
+
     /// How many events could not be decrypted.
     pub fn undecryptable(&self) -> usize {
         let failed = |happening: &&Happening| matches!(happening, Happening::Undecryptable);
         self.happenings.read(|all| all.iter().filter(failed).count())
     }
+}
+
+/// The client shows everything that happened while it did not look.
+fn settings_of_sync() -> SyncSettings {
+    let mut filter = FilterDefinition::default();
+    filter.room.timeline.limit = Some(TIMELINE.into());
+    SyncSettings::default().filter(filter.into())
 }
 
 /// Whether a stream brings anything before it ends.

@@ -37,9 +37,20 @@ enum Homeserver {
     Federating,
 }
 
+/// Which build of the bridge it is.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// The one that operators have.
+    #[default]
+    AsShipped,
+    /// The one that dies where it is told to.
+    WithFailpoints,
+}
+
 /// What differs from the plain world.
 #[derive(Debug, Default)]
 struct Plan {
+    program: Program,
     homeserver: Homeserver,
     xmpp: XmppSoftware,
     links: Links,
@@ -120,8 +131,24 @@ impl World {
         Ok((world, link))
     }
 
+    /// As [`World::start`], with a recording proxy on either side of the bridge.
+    ///
+    /// # Errors
+    /// When one of them does not come up.
+    pub async fn start_recorded(
+        name: &str,
+        program: Program,
+    ) -> Result<(Self, EvilHomeserver, XmppLink)> {
+        let (ports, port) = (EvilPorts::choose()?, free_port()?);
+        let evil = EvilHomeserver::start(ports).await?;
+        let links = Links { homeserver: Some(ports), xmpp: Some(port) };
+        let world = Self::build(name, Plan { program, links, ..Plan::default() }).await?;
+        let link = XmppLink::start(port, world.xmpp.component_port()).await?;
+        Ok((world, evil, link))
+    }
+
     async fn build(name: &str, plan: Plan) -> Result<Self> {
-        let Plan { homeserver: kind, xmpp: software, links, database_url } = plan;
+        let Plan { program, homeserver: kind, xmpp: software, links, database_url } = plan;
         let files = Files { dir: paths::scratch(name)?, done: false };
         let mut synapse = homeserver_config(files.dir.join("homeserver"), kind)?;
         if let Some(ports) = links.homeserver {
@@ -133,7 +160,12 @@ impl World {
             client_port: free_port()?,
             component_port: free_port()?,
         };
+        let program = match program {
+            Program::AsShipped => paths::gephyra()?,
+            Program::WithFailpoints => paths::gephyra_with_failpoints()?,
+        };
         let bridge = Bridge::set_up(BridgeConfig {
+            program,
             dir: files.dir.join("bridge"),
             homeserver_url: format!("http://127.0.0.1:{client_port}"),
             server_name: synapse.server_name.clone(),

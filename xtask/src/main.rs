@@ -1,11 +1,12 @@
 //! What the README's commands call: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`, `cargo xtask safety`,
-//! `cargo xtask mutants`.
+//! `cargo xtask crash`, `cargo xtask mutants`.
 #![expect(
     clippy::print_stdout,
     reason = "these commands tell the person at the terminal what they do"
 )]
 
 mod bench;
+mod crash;
 mod demo;
 mod install;
 mod mutants;
@@ -40,6 +41,13 @@ enum Task {
     Bench,
     /// Runs the tests of what must hold against adversaries and prints requirement, figure and test
     Safety,
+    /// Kills the bridge while people write to each other, and prints what became of every message
+    Crash {
+        #[command(flatten)]
+        deaths: crash::Deaths,
+        #[command(flatten)]
+        how: crash::How,
+    },
     /// Changes the code of ratchet, trust, policy and dedupe bit by bit, and prints each change that no unit test notices
     Mutants {
         /// Only these files; all of them take hours
@@ -56,6 +64,7 @@ fn main() -> Result<()> {
         Task::Test => test::test(),
         Task::Bench => bench::bench(),
         Task::Safety => safety::safety(),
+        Task::Crash { deaths, how } => crash::crash(&deaths, &how),
         Task::Mutants { file } => mutants::mutants(&file),
     }
 }

@@ -15,7 +15,7 @@ use minidom::Element;
 use crate::install;
 use crate::postgres::Postgres;
 use crate::shell::{announce, cargo, find_program, run, workspace};
-use crate::test::build_tested;
+use crate::test::Tested;
 use lines::{Claim, LINES, Line};
 
 /// The profile of nextest that keeps what tests print.
@@ -37,7 +37,7 @@ pub fn safety() -> Result<()> {
     ensure!(find_program("cargo-nextest").is_some(), "cargo-nextest is needed for this");
     install::install(&install::EVERYTHING)?;
     announce("Building the bridge");
-    let tested = build_tested()?;
+    let tested = Tested::build()?;
     // nextest keeps it there, wherever Cargo builds.
     let report = workspace().join("target/nextest").join(PROFILE).join("junit.xml");
     if report.exists() {
@@ -49,7 +49,7 @@ pub fn safety() -> Result<()> {
     let mut tests = cargo();
     tests.args(["nextest", "run", "--workspace", "--profile", PROFILE, "-E", &expression()]);
     // A failed test is a line of the table.
-    tests.env("GEPHYRA_BIN", &tested).env("GEPHYRA_TEST_POSTGRES", postgres.url());
+    tested.name_in(&mut tests).env("GEPHYRA_TEST_POSTGRES", postgres.url());
     let ran = run(&mut tests);
     if !report.exists() {
         ran?;

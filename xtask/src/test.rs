@@ -18,11 +18,11 @@ pub fn test() -> Result<()> {
     announce("Linting");
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     announce("Building the bridge");
-    let tested = build_tested()?;
+    let tested = Tested::build()?;
     announce("Starting PostgreSQL");
     let postgres = Postgres::start()?;
     let prepare = |command: &mut Command| {
-        command.env("GEPHYRA_BIN", &tested).env("GEPHYRA_TEST_POSTGRES", postgres.url());
+        tested.name_in(command).env("GEPHYRA_TEST_POSTGRES", postgres.url());
     };
     announce("Documentation tests");
     let mut doctests = cargo();
@@ -38,14 +38,33 @@ pub fn test() -> Result<()> {
     run(&mut tests)
 }
 
-/// Builds the bridge alone, with the features that an operator's build has, and puts it where building the tests (which
-/// bring more features of the same crates) does not overwrite it.
-pub fn build_tested() -> Result<PathBuf> {
-    run(cargo().args(["build", "-p", "bridge"]))?;
+/// Builds of the bridge alone, where building the tests (which bring more features of the same crates) does not
+/// overwrite them.
+pub struct Tested {
+    as_shipped: PathBuf,
+    with_failpoints: PathBuf,
+}
+
+impl Tested {
+    /// Builds both, the one with the features that an operator's build has last: Cargo puts it in the same place.
+    pub fn build() -> Result<Self> {
+        let with_failpoints = build_as("gephyra-failpoints", &["--features", "failpoints"])?;
+        Ok(Self { with_failpoints, as_shipped: build_as("gephyra", &[])? })
+    }
+
+    /// Tells a program where they are.
+    pub fn name_in<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command.env("GEPHYRA_BIN", &self.as_shipped);
+        command.env("GEPHYRA_FAILPOINTS_BIN", &self.with_failpoints)
+    }
+}
+
+fn build_as(name: &str, arguments: &[&str]) -> Result<PathBuf> {
+    run(cargo().args(["build", "-p", "bridge"]).args(arguments))?;
     let built = built()?;
     let dir = built.join("tested");
-    fs::create_dir_all(&dir).context("making the folder of the tested program")?;
-    let tested = dir.join("gephyra");
-    fs::copy(built.join("gephyra"), &tested).context("copying the tested program")?;
+    fs::create_dir_all(&dir).context("making the folder of the tested programs")?;
+    let tested = dir.join(name);
+    fs::copy(built.join("gephyra"), &tested).context("copying a tested program")?;
     Ok(tested)
 }

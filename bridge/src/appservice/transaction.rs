@@ -99,7 +99,9 @@ async fn commit(state: &AppserviceState, events: &[NewInboxEvent]) -> Result<(),
     let now_ms = i64::try_from(state.clock.now_ms()).unwrap_or(i64::MAX);
     let mut tx = state.db.begin().await?;
     let stored = tx.matrix_inbox().insert(events, now_ms).await?;
+    failpoint!("w01_transaction_received");
     tx.commit().await?;
+    failpoint!("w02_transaction_committed");
     let new = stored.iter().flatten().count();
     tracing::debug!(new, repeated = stored.len() - new, "appservice.transaction_stored");
     Ok(())

@@ -17,6 +17,8 @@ use crate::{
 pub(super) fn run(config: &Path) -> Result<(), RunError> {
     let config = Config::load(config, utf8_environment())?;
     logging::start(config.logging)?;
+    #[cfg(feature = "failpoints")]
+    crate::failpoints::arm();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(RunError::Runtime)?.block_on(run_until_signal(config))
 }

@@ -121,7 +121,9 @@ impl Outbox {
             let mut finished = Vec::with_capacity(rows.len());
             let mut fault = None;
             for row in rows {
-                match self.send(&row).await {
+                let sent = self.send(&row).await;
+                failpoint!("w07_event_sent");
+                match sent {
                     Ok(event_id) => finished.push(Finished { row, event_id: Some(event_id) }),
                     Err(SendRowError::Client(error)) if !error.is_temporary() => {
                         tracing::error!(error = %error, "matrix.outbox.refused");

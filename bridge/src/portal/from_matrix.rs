@@ -166,6 +166,7 @@ impl Hub {
         if !is_message || self.parts.namespace.is_ours(&event.sender) {
             return Ok(Step::Skip);
         }
+        failpoint!("w03_transaction_answered");
         match self.place_of(&event.room_id).await? {
             Place::Portal(portal) => self.take_in_portal(row, &portal, waits).await,
             Place::Management { encryption } => self.take_in_management(row, encryption).await,
@@ -426,6 +427,7 @@ impl Hub {
             security: message.security,
             plaintext: portal.plaintext,
         };
+        failpoint!("w04_event_decrypted");
         match self.parts.remote.send(outgoing).await {
             Ok(sent) => {
                 self.no_longer_waits(&row.event.event_id);

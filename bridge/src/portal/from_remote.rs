@@ -87,6 +87,7 @@ impl Hub {
     }
 
     async fn take_event(&self, row: &PendingRemoteEvent) -> Result<Step, StepError> {
+        failpoint!("w03_remote_event_pending");
         let contact = &row.event.chat.contact;
         let Author::Person(user) = &row.event.chat.local else {
             return self.take_for_bridge(row, contact).await;
@@ -222,6 +223,7 @@ impl Hub {
             remote_leg: message.security,
         };
         staged.reference = reference.to_text();
+        failpoint!("w06_event_encrypted");
         let mut tx = self.parts.db.begin().await?;
         tx.matrix_outbox().insert(&staged).await?;
         tx.remote_inbox().mark_done(row.id).await?;
@@ -231,6 +233,7 @@ impl Hub {
             Self::forget_told(&mut tx, portal, &[PLAINTEXT_REFUSED]).await?;
         }
         tx.commit().await?;
+        failpoint!("w06_event_committed");
         self.parts.outbox.ring(&portal.room_id);
         self.tell_of_legs(portal, Direction::FromContact, message.security).await;
         Ok(Step::Done)

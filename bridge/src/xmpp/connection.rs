@@ -134,6 +134,7 @@ impl Core {
                 event = reader.next() => event?,
                 () = leaving.cancelled() => return Ok(()),
             };
+            failpoint!("w11_stanza_read" if matches!(&event, StreamEvent::Stanza(it) if it.name() == "message"));
             match event {
                 StreamEvent::Stanza(stanza) => self.receive(stanza).await,
                 StreamEvent::Refused(refused) => self.bounce(&refused).await,
@@ -179,6 +180,7 @@ async fn write<S: AsyncWrite>(
 ) -> Result<(), StreamError> {
     while let Some(bytes) = queue.recv().await {
         writer.write(&bytes).await?;
+        failpoint!("w10_stanza_written" if bytes.starts_with(b"<message"));
     }
     Ok(())
 }

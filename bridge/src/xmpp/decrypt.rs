@@ -53,8 +53,11 @@ impl Core {
     pub(super) async fn take_next(&self, chat: &ChatKey) -> Result<bool, AccountError> {
         let mut tx = self.db.begin().await?;
         let Some(pending) = tx.xmpp_inbox().find_next(chat).await? else { return Ok(false) };
+        failpoint!("w03_stanza_pending");
         let afterwards = self.digest(&mut tx, chat, &pending).await?;
+        failpoint!("w04_stanza_decrypted");
         tx.commit().await?;
+        failpoint!("w05_ratchet_committed");
         self.follow_up(chat, afterwards).await;
         Ok(true)
     }
@@ -67,6 +70,7 @@ impl Core {
             self.outbox_bell.notify_one();
         }
         if afterwards.bundles {
+            failpoint!("w12_prekey_used");
             self.publish_bundles(&chat.local).await;
         }
         if afterwards.announce {

@@ -181,8 +181,10 @@ impl Core {
                 self.take_presented(&mut tx, chat, *device, presented).await.map_err(temporary)?;
         }
         let attempt = self.encrypt_in(&mut tx, sending, devices, &audiences).await?;
+        failpoint!("w06_stanza_encrypted");
         // What was noted of changed identities stays, whether or not the message leaves.
         tx.commit().await.map_err(temporary)?;
+        failpoint!("w06_stanza_committed");
         if is_news {
             self.events.committed(chat);
         }

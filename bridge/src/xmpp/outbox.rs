@@ -37,6 +37,7 @@ impl Core {
             self.link.write_bytes(row.stanza.to_vec()).await.map_err(|_| SendBatchError::Link)?;
         }
         self.confirm().await.map_err(|_| SendBatchError::Link)?;
+        failpoint!("w10_stanza_confirmed");
         let mut accepted = Vec::new();
         let mut tx = self.db.begin().await?;
         for row in &batch {

@@ -113,7 +113,9 @@ impl Core {
     ) -> Result<bool, StoreError> {
         let mut tx = self.db.begin().await?;
         let inserted = tx.xmpp_inbox().insert(chat, hash, repetition, bytes, self.now_ms()).await?;
+        failpoint!("w01_stanza_received");
         tx.commit().await?;
+        failpoint!("w02_stanza_committed");
         Ok(inserted.is_some())
     }
 

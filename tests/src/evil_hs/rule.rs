@@ -4,12 +4,15 @@ use std::fmt;
 
 use axum::body::Bytes;
 use axum::http::{Method, StatusCode};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::Request;
+use super::fault::Fault;
 
 /// One of the two links between homeserver and bridge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Link {
     /// What the bridge asks of the homeserver.
     Client,
@@ -20,11 +23,14 @@ pub enum Link {
 /// What becomes of the requests of a kind.
 #[derive(Debug)]
 pub struct Rule {
-    link: Link,
-    method: Method,
+    pub(super) link: Link,
+    /// Any, when there is none.
+    pub(super) method: Option<Method>,
     /// Fits when it stands anywhere in the path.
-    path: String,
+    pub(super) path: String,
     pub(super) action: Action,
+    /// Of the requests that fit, only every so manieth.
+    pub(super) every: usize,
     pub(super) times: usize,
 }
 
@@ -34,6 +40,7 @@ pub(super) enum Action {
     LoseAnswer,
     Hold,
     Answer(StatusCode, Value),
+    Suffer(Fault),
     RewriteRequest(Rewrite),
     RewriteAnswer(Rewrite),
 }
@@ -108,13 +115,13 @@ impl Rule {
         rewrite: impl Fn(&mut Value) -> bool + Send + Sync + 'static,
     ) -> Self {
         let action = Action::RewriteAnswer(Rewrite(Box::new(rewrite)));
-        Self { link: Link::Client, method, path: path.to_owned(), action, times: usize::MAX }
+        Self::new(Link::Client, method, path, action)
     }
 
     /// Requests of the bridge that the homeserver never sees, and what the bridge is told instead.
     pub fn answer(method: Method, path: &str, status: StatusCode, body: Value) -> Self {
         let action = Action::Answer(status, body);
-        Self { link: Link::Client, method, path: path.to_owned(), action, times: usize::MAX }
+        Self::new(Link::Client, method, path, action)
     }
 
     /// The rule ends by itself after so many times.
@@ -123,13 +130,17 @@ impl Rule {
     }
 
     fn on_transactions(action: Action) -> Self {
-        let path = "/transactions/".to_owned();
-        Self { link: Link::Push, method: Method::PUT, path, action, times: usize::MAX }
+        Self::new(Link::Push, Method::PUT, "/transactions/", action)
+    }
+
+    fn new(link: Link, method: Method, path: &str, action: Action) -> Self {
+        let (method, path) = (Some(method), path.to_owned());
+        Self { link, method, path, action, every: 1, times: usize::MAX }
     }
 
     pub(super) fn fits(&self, request: &Request) -> bool {
         self.link == request.link
-            && self.method == request.method
+            && self.method.as_ref().is_none_or(|method| *method == request.method)
             && request.path.contains(&self.path)
     }
 }

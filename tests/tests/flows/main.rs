@@ -1,5 +1,6 @@
 //! Stories of people on Element and on OMEMO clients, with real servers and the bridge between them.
 
+mod crashes;
 mod devices;
 mod ejabberd;
 mod expiry;
@@ -7,6 +8,7 @@ mod faults;
 mod federation;
 mod first_messages;
 mod forgeries;
+mod homeserver_faults;
 mod hostile;
 mod long_conversation;
 mod management_room;
@@ -24,6 +26,7 @@ mod trust;
 mod trust_commands;
 mod verification;
 mod withheld;
+mod xmpp_faults;
 
 use anyhow::Result;
 use tests::{ElementUser, OmemoUser, World};

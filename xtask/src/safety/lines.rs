@@ -40,6 +40,7 @@ const REPLAY: &str = "Replay";
 const FORGERY: &str = "Forgery";
 const DOWNGRADE: &str = "Downgrade";
 const CRASH: &str = "Crash";
+const FAULTS: &str = "Faults";
 
 /// All of them, by group.
 #[rustfmt::skip]
@@ -146,4 +147,21 @@ pub const LINES: &[Line] = &[
 
     line(CRASH, "after the restore of a backup no Olm, Megolm or one-time key is used twice (W13)",
         "tests::flows restore::after_a_restore_no_key_is_used_twice_and_both_go_on", "restored", Holds),
+
+    line(FAULTS, "a death at any window of a crash loses nothing, shows nothing twice and uses no key twice: towards XMPP",
+        "tests::flows crashes::a_death_at_each_window_towards_xmpp_loses_and_repeats_nothing", "crash_windows_to_xmpp", Holds),
+    line(FAULTS, "and towards Matrix",
+        "tests::flows crashes::a_death_at_each_window_towards_matrix_loses_and_repeats_nothing", "crash_windows_to_matrix", Holds),
+    line(FAULTS, "nor does kill -9 at random moments",
+        "tests::flows crashes::deaths_at_random_lose_and_repeat_nothing", "crash_random", Holds),
+    line(FAULTS, "a homeserver that answers 500, 502 or 429 on every endpoint costs no message",
+        "tests::flows homeserver_faults::errors_on_every_endpoint_cost_no_message", "homeserver_errors", Holds),
+    line(FAULTS, "nor does one whose connections break before, in or instead of its answer",
+        "tests::flows homeserver_faults::connections_that_break_on_every_endpoint_cost_no_message", "homeserver_breaks", Holds),
+    line(FAULTS, "an event whose answer does not come in time is shown once",
+        "tests::flows homeserver_faults::an_event_whose_answer_does_not_come_in_time_is_shown_once", "homeserver_late", Holds),
+    line(FAULTS, "transactions that break, fail, are late or come twice are one message each, in order",
+        "tests::flows homeserver_faults::transactions_that_fail_in_every_way_are_one_message_each", "push_faults", Holds),
+    line(FAULTS, "a stream to the XMPP server that breaks in mid-stanza costs no message",
+        "tests::flows xmpp_faults::a_stream_that_breaks_in_mid_stanza_costs_no_message", "broken_stream", Holds),
 ];

@@ -118,6 +118,7 @@ impl Device {
                 exchange.queried.extend(query.device_keys.keys().cloned());
             }
             let response = self.send(machine.device_id(), body).await?;
+            come_to_failpoint(&response);
             if let Response::KeysQuery(answer) = &response {
                 exchange.silent_servers.extend(answer.failures.keys().cloned());
             }
@@ -156,5 +157,24 @@ impl Device {
     /// Whether this user is on a server that was silent.
     pub(super) fn is_silent(exchange: &Exchange, user: &UserId) -> bool {
         exchange.silent_servers.contains(user.server_name().as_str())
+    }
+}
+
+/// The homeserver has taken a request, and nobody here has noted it.
+fn come_to_failpoint(response: &Response) {
+    match response {
+        Response::ToDevice(_) => {
+            failpoint!("w08_room_key_sent");
+        }
+        Response::KeysUpload(_) => {
+            failpoint!("w09_keys_uploaded");
+        }
+        Response::SigningKeysUpload(_) => {
+            failpoint!("w09_identity_uploaded");
+        }
+        Response::KeysClaim(_) => {
+            failpoint!("w09_keys_claimed");
+        }
+        _ => {}
     }
 }

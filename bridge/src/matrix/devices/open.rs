@@ -178,6 +178,7 @@ impl Device {
         let mut tx = self.shared.db.begin().await?;
         let check = tx.megolm_index().check_and_insert(position, &opened.event_id, sent_at).await?;
         tx.commit().await?;
+        failpoint!("w05_index_committed");
         match check {
             IndexCheck::Fresh | IndexCheck::SameEvent => Ok(()),
             IndexCheck::Replay => Err(DecryptError::Replayed),

@@ -173,7 +173,10 @@ impl CryptoStore for SqlCryptoStore {
         let changes = PickledChanges::new(changes).await;
         let mut tx = self.db.begin().await?;
         changes.write(&mut tx, self.tenant).await?;
-        Ok(tx.commit().await?)
+        failpoint!("w05_machine_changed");
+        tx.commit().await?;
+        failpoint!("w05_machine_committed");
+        Ok(())
     }
 
     async fn save_pending_changes(&self, changes: PendingChanges) -> Result<()> {

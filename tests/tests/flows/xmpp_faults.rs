@@ -1,0 +1,34 @@
+//! A stream to the XMPP server that breaks. Lines that begin with `safety:` are figures of `cargo xtask safety`.
+
+use anyhow::Result;
+use tests::{Namespace, World};
+
+use crate::Chat;
+
+/// Half a stanza comes, and nothing behind it. What the bridge has written before may arrive a second time, byte for
+/// byte, and Bob's ratchet refuses that.
+#[tokio::test]
+async fn a_stream_that_breaks_in_mid_stanza_costs_no_message() -> Result<()> {
+    let (world, link) = World::start_with_xmpp_link("broken-stream").await?;
+    let chat = Chat::open_in(world).await?;
+    let Chat { alice, bob, room, .. } = &chat;
+    let mut texts = Vec::new();
+    for number in 0..5 {
+        for text in [format!("Before {number}"), format!("Meanwhile {number}")] {
+            alice.send(room, &text).await?;
+            texts.push(text);
+        }
+        let jid = chat.alices_jid();
+        link.inject(format!("<message from='{}' to='{jid}'><bod", bob.full_jid())).await?;
+        link.cut();
+    }
+    for text in &texts {
+        bob.receives(text).await?;
+    }
+    bob.send(&chat.alices_jid(), "Still here", Namespace::Omemo2).await?;
+    alice.receives("Still here").await?;
+    let shown = bob.texts_from(&chat.alices_jid());
+    println!("safety: broken_stream: {} of {} messages, in order", shown.len(), texts.len());
+    assert_eq!(shown, texts);
+    chat.end().await
+}
