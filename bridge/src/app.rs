@@ -71,9 +71,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     }
     let listener = TcpListener::bind(config.appservice.listen).await.map_err(AppError::Listen)?;
     let app = App::build(&config, db, stop.clone())?;
+    let last_transaction = app.db.read().await?.matrix_inbox().last_transaction().await?;
     let router = appservice::router(AppserviceState {
         hs_token: config.registration.hs_token.clone(),
         db: app.db.clone(),
+        last_transaction,
         intake: app.doorbells.clone(),
         clock: Arc::new(SystemClock),
     });

@@ -1,5 +1,8 @@
 //! Transactions that the homeserver has forgotten to send.
 //!
+//! The highest number is stored with the events, so a gap that arose while we were away is seen at
+//! the first transaction after the start.
+//!
 //! Synapse numbers its transactions one by one. When it recovers after we were away, a transaction
 //! made in the moment between "nothing is left" and "the application service is up" stays in its
 //! database until the next failure, and later ones overtake it (measured with 1.163.2). So the
@@ -22,9 +25,9 @@ struct State {
 }
 
 impl Gaps {
-    /// The state after an absence: nothing is known.
-    pub fn new() -> Self {
-        Self(Mutex::new(State { highest: None, refused: None, refusals_left: REFUSALS }))
+    /// The state after an absence, in which `highest` was the last number that was committed.
+    pub fn new(highest: Option<u64>) -> Self {
+        Self(Mutex::new(State { highest, refused: None, refusals_left: REFUSALS }))
     }
 
     /// Whether a transaction may be taken now. An id that is no number always may.
@@ -53,7 +56,7 @@ mod tests {
 
     #[test]
     fn the_transaction_after_a_gap_is_refused_until_the_missing_one_has_come() {
-        let gaps = Gaps::new();
+        let gaps = Gaps::new(None);
         assert!(gaps.admits("265"));
         assert!(!gaps.admits("267"));
         assert!(gaps.admits("266"), "the forgotten one comes first now");
@@ -62,8 +65,17 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_that_arose_while_we_were_away_is_seen_at_once() {
+        let gaps = Gaps::new(Some(265));
+        assert!(!gaps.admits("267"));
+        assert!(gaps.admits("266"), "the forgotten one comes first now");
+        assert!(gaps.admits("267"));
+        assert!(Gaps::new(Some(265)).admits("266"));
+    }
+
+    #[test]
     fn a_gap_that_nothing_fills_holds_up_each_transaction_once_and_only_a_few_times() {
-        let gaps = Gaps::new();
+        let gaps = Gaps::new(None);
         assert!(gaps.admits("1"));
         for number in ["3", "5", "7"] {
             assert!(!gaps.admits(number));
@@ -76,7 +88,7 @@ mod tests {
 
     #[test]
     fn ids_that_are_no_numbers_are_always_taken() {
-        let gaps = Gaps::new();
+        let gaps = Gaps::new(None);
         assert!(gaps.admits("m1700000000000.1"));
         assert!(gaps.admits("m1700000000000.9"));
         assert!(gaps.admits("18446744073709551615"));

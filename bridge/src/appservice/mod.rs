@@ -58,6 +58,8 @@ pub struct AppserviceState {
     pub hs_token: Secret,
     /// Where events are committed.
     pub db: Database,
+    /// The highest number of a transaction that is in it.
+    pub last_transaction: Option<u64>,
     /// Who is told.
     pub intake: Arc<dyn Intake>,
     /// The time of arrival.
@@ -72,7 +74,7 @@ pub fn router(state: AppserviceState) -> Router {
         .route("/_matrix/app/v1/users/{user_id}", get(queries::user))
         .route("/_matrix/app/v1/rooms/{alias}", get(queries::room_alias))
         .route("/_matrix/app/v1/ping", post(ping::ping))
-        .layer(Extension(Arc::new(Gaps::new())))
+        .layer(Extension(Arc::new(Gaps::new(state.last_transaction))))
         .route_layer(middleware::from_fn_with_state(state.clone(), auth::require_hs_token));
     Router::new()
         .merge(for_homeserver)

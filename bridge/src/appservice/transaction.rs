@@ -50,7 +50,7 @@ pub(super) async fn push(
     }
     let events = well_formed(&events);
     if !events.is_empty() {
-        commit(&state, &events).await.map_err(|error| {
+        commit(&state, &txn_id, &events).await.map_err(|error| {
             tracing::error!(
                 error = error_chain(&error),
                 "appservice.transaction_not_stored: the homeserver will send it again"
@@ -95,10 +95,17 @@ fn well_formed(events: &[Box<RawValue>]) -> Vec<NewInboxEvent> {
 }
 
 /// Stores all events or none. Those that were there already count as stored.
-async fn commit(state: &AppserviceState, events: &[NewInboxEvent]) -> Result<(), StoreError> {
+async fn commit(
+    state: &AppserviceState,
+    txn_id: &str,
+    events: &[NewInboxEvent],
+) -> Result<(), StoreError> {
     let now_ms = i64::try_from(state.clock.now_ms()).unwrap_or(i64::MAX);
     let mut tx = state.db.begin().await?;
     let stored = tx.matrix_inbox().insert(events, now_ms).await?;
+    if let Ok(number) = txn_id.parse() {
+        tx.matrix_inbox().note_transaction(number).await?;
+    }
     failpoint!("w01_transaction_received");
     tx.commit().await?;
     failpoint!("w02_transaction_committed");

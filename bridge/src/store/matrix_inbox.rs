@@ -216,6 +216,34 @@ impl<'t> MatrixInbox<'t> {
         Ok(())
     }
 
+    /// Notes the number of the transaction that brought events, in their commit. A lower one than
+    /// the highest so far changes nothing.
+    ///
+    /// # Errors
+    /// When nothing was stored.
+    pub async fn note_transaction(&mut self, number: u64) -> Result<(), StoreError> {
+        let Ok(number) = i64::try_from(number) else { return Ok(()) };
+        sqlx::query(
+            "UPDATE store_owner SET last_transaction = $1 \
+             WHERE last_transaction IS NULL OR last_transaction < $1",
+        )
+        .bind(number)
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(())
+    }
+
+    /// The highest number of a transaction whose events were committed.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn last_transaction(&mut self) -> Result<Option<u64>, StoreError> {
+        let (number,): (Option<i64>,) = sqlx::query_as("SELECT last_transaction FROM store_owner")
+            .fetch_one(&mut *self.conn)
+            .await?;
+        Ok(number.and_then(|number| u64::try_from(number).ok()))
+    }
+
     /// Open events of a room in the order they came: the oldest behind row `after`, or the oldest
     /// of all.
     ///

@@ -62,9 +62,12 @@ impl TestBridge {
         let (key, witness) = (StoreKey::from_bytes([7; 32]), folder.path().join("witness"));
         let db = Database::connect(&url, &key, &witness).await.unwrap();
         let hub = Arc::new(RecordingIntake::default());
+        let last_transaction =
+            db.read().await.unwrap().matrix_inbox().last_transaction().await.unwrap();
         let router = router(AppserviceState {
             hs_token: Secret::new(TOKEN),
             db: db.clone(),
+            last_transaction,
             intake: hub.clone(),
             clock: Arc::new(FixedClock),
         });
@@ -81,6 +84,12 @@ impl TestBridge {
 
     pub(super) async fn push(&self, body: impl Into<Body>) -> Answer {
         self.answer(request("PUT", TRANSACTION, body)).await
+    }
+
+    /// As [`Self::push_events`], in the transaction of this number.
+    pub(super) async fn push_as(&self, number: u64, events: &[Value]) -> Answer {
+        let path = format!("/_matrix/app/v1/transactions/{number}");
+        self.answer(request("PUT", &path, json!({ "events": events }).to_string())).await
     }
 
     pub(super) async fn push_events(&self, events: &[Value]) -> Answer {

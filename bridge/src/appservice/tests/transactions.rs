@@ -47,6 +47,23 @@ async fn an_event_pushed_twice_is_stored_once() {
 }
 
 #[tokio::test]
+async fn a_transaction_that_was_left_behind_while_we_were_away_is_asked_for() {
+    let bridge = TestBridge::start().await;
+    assert_eq!(bridge.push_as(7, &[event("$7")]).await.status, StatusCode::OK);
+    let bridge = bridge.restart().await;
+    let refused = bridge.push_as(9, &[event("$9")]).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(bridge.inbox_ids(ROOM).await, ["$7"]);
+    for number in [8, 9] {
+        let events = [event(&format!("${number}"))];
+        assert_eq!(bridge.push_as(number, &events).await.status, StatusCode::OK);
+    }
+    assert_eq!(bridge.inbox_ids(ROOM).await, ["$7", "$8", "$9"]);
+    let bridge = bridge.restart().await;
+    assert_eq!(bridge.push_as(10, &[event("$10")]).await.status, StatusCode::OK, "there is no gap");
+}
+
+#[tokio::test]
 async fn what_is_done_does_not_come_back() {
     let bridge = TestBridge::start().await;
     bridge.push_events(&[event("$1")]).await;
