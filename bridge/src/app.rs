@@ -47,6 +47,8 @@ struct App {
     doorbells: Arc<Doorbells>,
     tracker: TaskTracker,
     stop: CancellationToken,
+    /// The longest that messages are held.
+    hold: Duration,
     /// Cancelled when a part has ended that must live.
     died: CancellationToken,
 }
@@ -153,7 +155,8 @@ impl App {
         let hub = Hub::new(parts, tracker.clone(), stop.clone());
         doorbells.connect(&hub);
         let died = CancellationToken::new();
-        Ok(Self { db, client, devices, outbox, remote, hub, doorbells, tracker, stop, died })
+        let hold = config.policy.hold_hours.as_duration();
+        Ok(Self { db, client, devices, outbox, remote, hub, doorbells, tracker, stop, hold, died })
     }
 
     /// Starts everything that goes on in the background.
@@ -172,10 +175,10 @@ impl App {
                 () = stop.cancelled() => {}
             }
         });
-        let (db, stop) = (self.db.clone(), self.stop.clone());
+        let (db, stop, hold) = (self.db.clone(), self.stop.clone(), self.hold);
         self.tracker.spawn(async move {
             tokio::select! {
-                never = keep_house(&db, &SystemClock) => match never {},
+                never = keep_house(&db, &SystemClock, hold) => match never {},
                 () = stop.cancelled() => {}
             }
         });

@@ -463,7 +463,9 @@ impl Hub {
                 Ok(Step::Done)
             }
             SendError::Temporary => {
-                if self.expire_from_person(row, portal, Vain::Outage).await? {
+                // The first try after a start may only have been too early.
+                let was_tried = self.is_told_waiting(&row.event.event_id);
+                if was_tried && self.expire_from_person(row, portal, Vain::Outage).await? {
                     return Ok(Step::Done);
                 }
                 let reason = "the contact's server does not answer";

@@ -64,6 +64,11 @@ impl Hub {
         }
     }
 
+    /// Whether a message was found to wait since the bridge has started.
+    pub(super) fn is_told_waiting(&self, event: &EventId) -> bool {
+        self.waiting().contains(event)
+    }
+
     /// The message does not wait any more, or not for the same.
     pub(super) fn no_longer_waits(&self, event: &EventId) {
         self.waiting().remove(event);

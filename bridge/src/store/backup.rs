@@ -8,7 +8,7 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -19,7 +19,7 @@ use crate::clock::Clock;
 
 use super::{
     ConnectError, LeaseError, StoreKey,
-    database::{Location, MIGRATIONS, check_key},
+    database::{Location, MIGRATIONS, check_canary, check_key},
     lease::Lease,
 };
 
@@ -72,6 +72,7 @@ pub async fn restore(
         }
         Location::Postgres => {
             let lease = Lease::take_advisory(url).await?;
+            check_postgres_copy(from, key)?;
             let arguments = [
                 OsStr::new("--clean"),
                 OsStr::new("--if-exists"),
@@ -80,7 +81,6 @@ pub async fn restore(
                 from.as_os_str(),
             ];
             run("pg_restore", url, arguments)?;
-            check_key(&mut connect(url).await?, key).await?;
             mark(url).await?;
             lease.release().await.map_err(ConnectError::Connect)?;
             Ok(None)
@@ -122,6 +122,29 @@ async fn check_sqlite_copy(from: &Path, key: &StoreKey) -> Result<(), BackupErro
     Ok(copy.close().await.map_err(ConnectError::Connect)?)
 }
 
+/// Reads the canary out of a copy before anything is replaced by it.
+fn check_postgres_copy(from: &Path, key: &StoreKey) -> Result<(), BackupError> {
+    const PROGRAM: &str = "pg_restore";
+    let mut command = Command::new(PROGRAM);
+    command.args(["--data-only", "--table=store_owner", "--file=-"]).arg(from);
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.map_err(|source| BackupError::NoProgram { program: PROGRAM, source })?;
+    if !output.status.success() {
+        return Err(BackupError::Program { program: PROGRAM });
+    }
+    let canary = canary_in(&String::from_utf8_lossy(&output.stdout));
+    check_canary(&canary.ok_or(ConnectError::WrongKey)?, key)?;
+    Ok(())
+}
+
+/// The canary in the text of a `COPY store_owner (…) FROM stdin;`.
+fn canary_in(text: &str) -> Option<Vec<u8>> {
+    let mut lines = text.lines().skip_while(|line| !line.starts_with("COPY "));
+    let columns = lines.next()?.split_once('(')?.1.split_once(')')?.0;
+    let position = columns.split(", ").position(|column| column == "canary")?;
+    hex::decode(lines.next()?.split('\t').nth(position)?.strip_prefix("\\\\x")?).ok()
+}
+
 /// The library decodes `%hh` in the path and ends it at `?`.
 fn sqlite_url(path: &Path) -> String {
     format!("sqlite://{}", path.to_string_lossy().replace('%', "%25").replace('?', "%3F"))
@@ -144,19 +167,21 @@ fn put_in_place(path: &Path, from: &Path, now: SystemTime) -> Result<Option<Path
     Ok(aside)
 }
 
-/// The files of a SQLite database belong together.
+/// The files of a SQLite database belong together. The database itself keeps its name beside the new
+/// one, so that there is one at any moment.
 fn move_aside(path: &Path, now: SystemTime) -> io::Result<Option<PathBuf>> {
     if !path.exists() {
         return Ok(None);
     }
     let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let aside = beside(path, &format!(".replaced-{}", since_1970.as_millis()));
-    for suffix in ["-wal", "-shm", ""] {
+    for suffix in ["-wal", "-shm"] {
         match fs::rename(beside(path, suffix), beside(&aside, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
+    fs::hard_link(path, &aside)?;
     Ok(Some(aside))
 }
 

@@ -126,7 +126,8 @@ impl Database {
     /// nothing.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] when another process owns the database by now.
+    /// [`StoreError::Fenced`] when another process owns the database by now, or it was set back to
+    /// an older state.
     pub async fn begin(&self) -> Result<Transaction, StoreError> {
         let mut inner = match self.0.backend {
             Backend::Sqlite => self.0.writer.begin_with("BEGIN IMMEDIATE").await?,
@@ -134,7 +135,8 @@ impl Database {
         };
         let (epoch, commits): (i64, i64) =
             sqlx::query_as(FENCE_QUERY).fetch_one(&mut *inner).await?;
-        if epoch != self.0.epoch {
+        // A database that was set back under us would let keys be used again.
+        if epoch != self.0.epoch || self.0.witness.has_seen(commits) {
             return Err(StoreError::Fenced);
         }
         let tx = Transaction::new(inner, Arc::clone(&self.0.sealer));
@@ -223,9 +225,14 @@ pub(super) async fn check_key(
     conn: &mut AnyConnection,
     key: &StoreKey,
 ) -> Result<Sealer, ConnectError> {
-    let sealer = Sealer::new(key).map_err(ConnectError::Key)?;
     let canary = find_canary(conn).await?.ok_or(ConnectError::WrongKey)?;
-    sealer.open(CANARY_CELL, &canary).map_err(|_| ConnectError::WrongKey)?;
+    check_canary(&canary, key)
+}
+
+/// Checks that a canary was sealed under this key.
+pub(super) fn check_canary(canary: &[u8], key: &StoreKey) -> Result<Sealer, ConnectError> {
+    let sealer = Sealer::new(key).map_err(ConnectError::Key)?;
+    sealer.open(CANARY_CELL, canary).map_err(|_| ConnectError::WrongKey)?;
     Ok(sealer)
 }
 
@@ -328,17 +335,16 @@ struct OwnerRow {
 }
 
 impl OwnerRow {
-    /// Whether the database is an older copy than its witness says it must be. One that was never
-    /// used is none; one that lost its witness may be one.
+    /// Whether the database is an older copy than its witness says it must be. One that lost its
+    /// witness may be one.
     fn is_rolled_back(&self, seen: Option<&Position>) -> bool {
-        let is_new = self.epoch == 0;
         let is_behind = match (&self.lineage, seen) {
             // It is of a version without witnesses.
             (None, None) => false,
             (Some(lineage), Some(seen)) => *lineage != seen.lineage || self.commits < seen.commits,
             (Some(_), None) | (None, Some(_)) => true,
         };
-        self.rolled_back != 0 || (is_behind && !is_new)
+        self.rolled_back != 0 || is_behind
     }
 }
 
@@ -368,6 +374,9 @@ async fn take_over(
             .fetch_one(&mut *tx)
             .await
             .map_err(ConnectError::Connect)?;
+    if before.epoch == 0 && seen.is_some() {
+        return Err(ConnectError::Missing);
+    }
     let is_rolled_back = before.is_rolled_back(seen.as_ref());
     let lineage = before.lineage.unwrap_or_else(new_lineage);
     let (epoch, commits): (i64, i64) = sqlx::query_as(
@@ -411,6 +420,12 @@ pub enum ConnectError {
              database.witness_file"
     )]
     Witness(#[source] std::io::Error),
+    /// There is a witness of a database, and the database is new.
+    #[error(
+        "the database is empty, but its witness knows one that was in use: bring that back, or \
+             delete the witness file to begin anew"
+    )]
+    Missing,
     /// It was sealed under another key.
     #[error("the database was sealed under another key: use the key file it was made with")]
     WrongKey,

@@ -5,8 +5,9 @@ use super::SealError;
 /// A transaction failed. Nothing of it is stored.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another process owns the database now: this one must stop writing.
-    #[error("another process has taken over the database; this one must stop")]
+    /// Another process owns the database now, or it was set back to an older state: this process must
+    /// stop writing.
+    #[error("another process has taken over the database, or it was set back; this one must stop")]
     Fenced,
     /// The database did not do what it was asked.
     #[error("the database failed")]

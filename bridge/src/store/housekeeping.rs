@@ -34,6 +34,21 @@ impl Transaction {
 }
 
 impl Housekeeping<'_> {
+    /// The newest date of any row, in milliseconds since 1970; 0 before the first round.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn newest(&mut self) -> Result<i64, StoreError> {
+        let mut newest = 0;
+        for table in DATED {
+            let statement = format!("SELECT MAX(seen_ms) FROM {table}");
+            let (seen,): (Option<i64>,) =
+                sqlx::query_as(sqlx::AssertSqlSafe(statement)).fetch_one(&mut *self.conn).await?;
+            newest = newest.max(seen.unwrap_or_default());
+        }
+        Ok(newest)
+    }
+
     /// Dates the rows that are new since the last round, in milliseconds since 1970.
     ///
     /// # Errors

@@ -297,16 +297,20 @@ impl<'t> MatrixInbox<'t> {
     }
 
     /// Forgets events that are done and were received before `before_ms` (milliseconds since
-    /// 1970), and returns how many. Pushed again, such an event would count as new.
+    /// 1970), and returns how many. One that was encrypted stays as long as its place in the room
+    /// key's session: pushed again it could be decrypted, and would count as new.
     ///
     /// # Errors
     /// When the database failed.
     pub async fn purge_done(&mut self, before_ms: i64) -> Result<u64, StoreError> {
         let result =
-            sqlx::query("DELETE FROM matrix_inbox WHERE content IS NULL AND received_ms < $1")
-                .bind(before_ms)
-                .execute(&mut *self.conn)
-                .await?;
+            sqlx::query(
+                "DELETE FROM matrix_inbox WHERE content IS NULL AND received_ms < $1 AND NOT EXISTS (\
+                     SELECT 1 FROM megolm_index AS used WHERE used.event_id = matrix_inbox.event_id)",
+            )
+            .bind(before_ms)
+            .execute(&mut *self.conn)
+            .await?;
         Ok(result.rows_affected())
     }
 }

@@ -36,11 +36,9 @@ impl Recovery<'_> {
     /// # Errors
     /// When the database failed.
     pub async fn replace_matrix_devices(&mut self) -> Result<usize, StoreError> {
-        let ghosts: Vec<(String, String)> =
-            sqlx::query_as("SELECT user_id, device_id FROM ghosts WHERE stage <> $1")
-                .bind(GhostStage::Planned.as_str())
-                .fetch_all(&mut *self.conn)
-                .await?;
+        let ghosts: Vec<(String, String)> = sqlx::query_as("SELECT user_id, device_id FROM ghosts")
+            .fetch_all(&mut *self.conn)
+            .await?;
         for (user, device) in &ghosts {
             let user: OwnedUserId = parse_column(user, "ghosts", "user_id")?;
             let new = ruma::DeviceId::new();

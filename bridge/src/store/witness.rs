@@ -54,17 +54,26 @@ impl Witness {
 
     /// Makes the file anew at this position, durably, and keeps it open.
     pub(super) fn start(&self, position: Position) -> io::Result<()> {
+        let text = print(&position);
+        // Not emptied first: if that were all that succeeded, nothing would vouch for the database.
         let file = OpenOptions::new()
             .write(true)
             .create(true)
-            .truncate(true)
+            .truncate(false)
             .mode(0o600)
             .open(&self.path)?;
-        file.write_all_at(print(&position).as_bytes(), 0)?;
+        file.write_all_at(text.as_bytes(), 0)?;
+        file.set_len(u64::try_from(text.len()).unwrap_or(u64::MAX))?;
         file.sync_all()?;
         let open = Open { file, position, is_broken: false };
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(open);
         Ok(())
+    }
+
+    /// Whether it has seen this commit already: then the database went back while it was in use.
+    pub(super) fn has_seen(&self, commits: i64) -> bool {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.as_ref().is_some_and(|open| open.position.commits >= commits)
     }
 
     /// Notes a commit. A file that cannot be written does not undo it.
@@ -116,6 +125,7 @@ mod tests {
         assert_eq!(witness.read().unwrap(), None);
         witness.start(position(7)).unwrap();
         assert_eq!(witness.read().unwrap(), Some(position(7)));
+        assert!(witness.has_seen(7) && !witness.has_seen(8));
         witness.advance(i64::MAX);
         witness.advance(8);
         assert_eq!(witness.read().unwrap(), Some(position(i64::MAX)), "it went back");

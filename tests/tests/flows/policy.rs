@@ -83,7 +83,8 @@ async fn plaintext_in_a_room_without_encryption_is_marked_once_the_chat_was_encr
     let room = alice.create_plain_chat_with(&ghost).await?;
     alice.sees_join(&room, &ghost).await?;
     alice.send(&room, "Hello").await?;
-    assert!(bob.receives("Hello").await?.namespace.is_some());
+    let received = bob.receives("⚠️ not encrypted on Matrix: Hello").await?;
+    assert!(received.namespace.is_some());
 
     bob.send_plain(&jid, "In the open").await?;
     let shown = alice.hears(&ghost, "In the open").await?;

@@ -67,10 +67,8 @@ impl Device {
         client.ensure_registered(&self.user).await?;
         let device = ghost.device_id.clone();
         client.put_device(Identity::user(&self.user), device, "Gephyra bridge").await?;
-        if ghost.stage == GhostStage::Replaced {
-            client.delete_other_devices(&self.user, &ghost.device_id).await?;
-        }
-        Ok(())
+        // A database that was restored or begun anew does not know what it had before.
+        Ok(client.delete_other_devices(&self.user, &ghost.device_id).await?)
     }
 
     async fn advance(&self, stage: GhostStage) -> Result<GhostStage, MatrixError> {

@@ -1,16 +1,24 @@
 //! What is forgotten with time, and what is not.
 
+use std::time::{Duration, SystemTime};
+
 use ruma::{event_id, room_id};
 
-use crate::store::{
-    Database, Forgotten, IndexCheck, MessagePosition, Transaction,
-    testing::{TestDatabase, on_both_databases},
+use crate::{
+    clock::Clock,
+    housekeeping::look_once,
+    store::{
+        Database, Forgotten, IndexCheck, MessagePosition, Transaction,
+        testing::{TestDatabase, on_both_databases},
+    },
 };
 
 on_both_databases!(
     a_row_is_dated_by_the_first_round_that_finds_it,
     a_room_key_goes_when_it_was_long_unused,
     the_guard_against_replays_stays_as_long_as_the_key,
+    an_encrypted_event_is_recognised_as_long_as_its_key,
+    a_clock_that_jumps_forgets_nothing,
 );
 
 const NOTHING: Forgotten = Forgotten { messages: 0, room_keys: 0, positions: 0 };
@@ -47,11 +55,26 @@ async fn add_message(tx: &mut Transaction, event: &str) {
          remote_leg, status) VALUES ($1, $2, '!room:x', '@a:x', 'b@x', 'local', \
          '\"plaintext\"', '\"plaintext\"', 'sent')",
     )
-    .bind(i64::try_from(event.len()).unwrap())
+    .bind(i64::try_from(event.len()).unwrap_or_default())
     .bind(event)
     .execute(tx.parts().0)
     .await
     .unwrap();
+}
+
+struct Day(u64);
+
+impl Clock for Day {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.0 * 24 * 60 * 60)
+    }
+}
+
+async fn count(db: &Database, table: &str) -> i64 {
+    let mut tx = db.read().await.unwrap();
+    let statement = sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"));
+    let (count,): (i64,) = sqlx::query_as(statement).fetch_one(tx.parts().0).await.unwrap();
+    count
 }
 
 /// A round at this time that forgets messages after 100 and keys after 50.
@@ -116,4 +139,46 @@ async fn the_guard_against_replays_stays_as_long_as_the_key(location: TestDataba
         IndexCheck::SameEvent,
         "an old place is known"
     );
+}
+
+async fn an_encrypted_event_is_recognised_as_long_as_its_key(location: TestDatabase) {
+    let db = location.open().await;
+    let mut tx = db.begin().await.unwrap();
+    add_room_key(&mut tx, "session").await;
+    assert_eq!(use_key(&mut tx, "session", 7).await, IndexCheck::Fresh);
+    for event in ["$event", "$in the clear"] {
+        sqlx::query(
+            "INSERT INTO matrix_inbox (id, event_id, room_id, sender, origin_ts, received_ms) \
+             VALUES ($1, $2, '!room:x', '@a:x', 1, 1)",
+        )
+        .bind(i64::try_from(event.len()).unwrap())
+        .bind(event)
+        .execute(tx.parts().0)
+        .await
+        .unwrap();
+    }
+    assert_eq!(tx.matrix_inbox().purge_done(2).await.unwrap(), 1, "the plain one");
+    tx.housekeeping().date(1000).await.unwrap();
+    tx.housekeeping().forget(0, 1001).await.unwrap();
+    assert_eq!(tx.matrix_inbox().purge_done(2).await.unwrap(), 1, "its key is gone");
+}
+
+async fn a_clock_that_jumps_forgets_nothing(location: TestDatabase) {
+    let db = location.open().await;
+    let mut events = (1..).map(|length| format!("${}", "e".repeat(length)));
+    let mut one_more = async |day: u64| {
+        let mut tx = db.begin().await.unwrap();
+        add_message(&mut tx, &events.next().unwrap()).await;
+        tx.commit().await.unwrap();
+        look_once(&db, &Day(day), Duration::ZERO).await.unwrap();
+        count(&db, "message_map").await
+    };
+    for (day, left) in [(1000, 1), (3000, 2), (10, 3), (3001, 3), (9000, 4)] {
+        assert_eq!(one_more(day).await, left, "at day {day}");
+    }
+    for day in (9020..9360).step_by(20) {
+        one_more(day).await;
+    }
+    let before = count(&db, "message_map").await;
+    assert!(one_more(9366).await <= before, "nothing is forgotten any more");
 }

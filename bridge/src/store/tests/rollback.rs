@@ -8,7 +8,8 @@ use sqlx::Executor as _;
 use crate::{
     clock::SystemClock,
     store::{
-        BackupError, ConnectError, Database, LeaseError, Notice, StoreKey, back_up, restore,
+        BackupError, ConnectError, Database, LeaseError, Notice, StoreError, StoreKey, back_up,
+        restore,
         testing::{TestDatabase, on_both_databases, sqlite},
     },
 };
@@ -19,7 +20,8 @@ on_both_databases!(
     a_lost_witness_counts_as_an_older_copy,
     a_history_that_was_left_is_an_older_copy,
     a_database_without_a_witness_of_its_own_gets_one,
-    a_new_database_does_not_heed_the_witness_of_an_earlier_one,
+    a_database_that_has_gone_missing_is_not_begun_anew,
+    a_database_that_is_set_back_while_it_is_in_use_stops_its_owner,
     a_file_that_is_no_witness_stops_the_start,
     a_backup_comes_back_as_an_older_copy,
     nothing_is_restored_under_a_running_bridge,
@@ -112,14 +114,30 @@ async fn a_database_without_a_witness_of_its_own_gets_one(location: TestDatabase
     assert!(is_rolled_back(&location).await, "a copy from before the upgrade is one");
 }
 
-async fn a_new_database_does_not_heed_the_witness_of_an_earlier_one(location: TestDatabase) {
+async fn a_database_that_has_gone_missing_is_not_begun_anew(location: TestDatabase) {
     let other = sqlite();
     let db = other.open().await;
     tell(&db).await;
     db.close().await.unwrap();
-    fs::copy(other.witness(), location.witness()).unwrap();
+    let witness = fs::read(other.witness()).unwrap();
+    fs::write(location.witness(), &witness).unwrap();
+    for _ in 0..2 {
+        assert_matches!(location.try_open().await, Err(ConnectError::Missing));
+    }
+    assert_eq!(fs::read(location.witness()).unwrap(), witness);
+    fs::remove_file(location.witness()).unwrap();
     assert!(!is_rolled_back(&location).await);
-    assert!(!is_rolled_back(&location).await);
+}
+
+async fn a_database_that_is_set_back_while_it_is_in_use_stops_its_owner(location: TestDatabase) {
+    let db = location.open().await;
+    for _ in 0..3 {
+        tell(&db).await;
+    }
+    go_back(&location, 3).await;
+    assert_matches!(db.begin().await.err(), Some(StoreError::Fenced));
+    assert_matches!(db.confirm_owner().await, Err(StoreError::Fenced));
+    drop(db);
 }
 
 async fn a_file_that_is_no_witness_stops_the_start(location: TestDatabase) {
