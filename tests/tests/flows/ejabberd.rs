@@ -65,9 +65,10 @@ async fn with_ejabberd_a_conversation_outlives_a_restart_of_the_server() -> Resu
     chat.bob.receives("Before").await?;
     chat.bob.stop().await?;
     chat.world.xmpp.restart().await?;
-    chat.alice.send(&chat.room, "After").await?;
+    let event = chat.alice.send(&chat.room, "After").await?;
+    chat.alice.status_from(&chat.world.bridge.bot(), &event, "SUCCESS").await?;
 
-    // The same device again, with the keys that it has kept.
+    // The same device again, with the keys that it has kept. What waits at its server comes with its presence.
     let bob = chat.world.omemo_user("bob").await?;
     bob.receives("After").await?;
     let jid = chat.world.jid_of(chat.alice.user_id());
