@@ -60,11 +60,17 @@ class FileStorage(Storage):
 
     async def _store(self, key, value):
         self.values[key] = value
-        self.path.write_text(json.dumps(self.values))
+        self.write()
 
     async def _delete(self, key):
         self.values.pop(key, None)
-        self.path.write_text(json.dumps(self.values))
+        self.write()
+
+    def write(self):
+        """In one step: the client may be killed at any moment and come back."""
+        new = self.path.with_suffix(".new")
+        new.write_text(json.dumps(self.values))
+        new.replace(self.path)
 
 
 class Omemo(XEP_0384):
