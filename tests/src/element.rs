@@ -376,15 +376,27 @@ impl ElementUser {
     /// # Errors
     /// When it does not become so.
     pub async fn sees_signed(&self, user: &str, device: &str) -> Result<()> {
+        let is_signed = |devices: &BTreeMap<String, bool>| devices.get(device) == Some(&true);
+        self.sees_devices(user, is_signed)
+            .await
+            .with_context(|| format!("no signature of {user} on {device}"))
+    }
+
+    /// Waits until the known devices of a user, each with whether its owner has signed it, are as the story wants them.
+    ///
+    /// # Errors
+    /// When they do not become so.
+    pub async fn sees_devices(
+        &self,
+        user: &str,
+        wanted: impl Fn(&BTreeMap<String, bool>) -> bool,
+    ) -> Result<()> {
         loop {
             let changes = self.peer.events("devices_changed").len();
-            if self.devices_of(user).await?.get(device) == Some(&true) {
+            if wanted(&self.devices_of(user).await?) {
                 return Ok(());
             }
-            self.peer
-                .wait_for_number("devices_changed", changes + 1, SOON)
-                .await
-                .with_context(|| format!("no signature of {user} on {device}"))?;
+            self.peer.wait_for_number("devices_changed", changes + 1, SOON).await?;
         }
     }
 
