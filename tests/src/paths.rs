@@ -86,6 +86,11 @@ pub fn scratch(name: &str) -> Result<PathBuf> {
     Ok(scratch.keep())
 }
 
+/// Clears the folder of a test that ended well. A file that a server writes while it is ending may stay: it harms nobody.
+pub fn clear(scratch: &Path) {
+    let _ = std::fs::remove_dir_all(scratch);
+}
+
 fn installed(path: PathBuf) -> Result<PathBuf> {
     ensure!(path.exists(), "{} is missing: run `cargo xtask install`", path.display());
     Ok(path)

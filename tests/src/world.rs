@@ -251,8 +251,7 @@ impl World {
 impl Drop for Files {
     fn drop(&mut self) {
         if self.done {
-            // The folder is scratch: what cannot be removed harms nothing.
-            let _ = std::fs::remove_dir_all(&self.dir);
+            paths::clear(&self.dir);
             return;
         }
         #[expect(clippy::print_stderr, reason = "a failed test says where its logs are")]

@@ -48,7 +48,7 @@ async fn element_and_a_rust_client_see_each_other_without_shields() -> Result<()
     alice.exclude_insecure_devices().await?;
     carol.send(&carols_room, "Still here?").await?;
     assert_eq!(alice.receives("Still here?").await?.shield, Some(Shield::None));
-    std::fs::remove_dir_all(dir)?;
+    paths::clear(&dir);
     Ok(())
 }
 
@@ -69,7 +69,7 @@ async fn a_device_that_its_owner_has_not_signed_is_seen_as_such() -> Result<()> 
 
     laptop.recover(&recovery_key).await?;
     alice.sees_signed(carol.user_id(), laptop.device_id()).await?;
-    std::fs::remove_dir_all(dir)?;
+    paths::clear(&dir);
     Ok(())
 }
 
@@ -89,7 +89,7 @@ async fn omemo_clients_talk_in_both_namespaces() -> Result<()> {
     }
     romeo.send_plain(juliet.jid(), "In the clear").await?;
     assert_eq!(juliet.receives("In the clear").await?.namespace, None);
-    std::fs::remove_dir_all(dir)?;
+    paths::clear(&dir);
     Ok(())
 }
 
@@ -107,6 +107,6 @@ async fn an_omemo_client_can_come_back_under_its_device_id_with_new_keys() -> Re
     assert_eq!(juliet.device_id(), device_id);
     romeo.send(juliet.jid(), "Are you the same?", Namespace::Legacy).await?;
     juliet.receives_within("Are you the same?", SOON).await?;
-    std::fs::remove_dir_all(dir)?;
+    paths::clear(&dir);
     Ok(())
 }
