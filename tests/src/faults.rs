@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -13,10 +13,13 @@ use tokio_util::task::TaskTracker;
 /// the server itself would not carry, or cut it. It ends when it is dropped.
 #[derive(Debug)]
 pub struct XmppLink {
-    stanzas: mpsc::Sender<String>,
+    stanzas: mpsc::Sender<Injected>,
     shared: Arc<Shared>,
     _end: DropGuard,
 }
+
+/// Bytes for the bridge, and who waits until they are written.
+type Injected = (String, oneshot::Sender<()>);
 
 /// What went over one stream, as bytes.
 #[derive(Debug, Clone, Default)]
@@ -72,12 +75,14 @@ impl XmppLink {
     }
 
     /// Sends bytes to the bridge as if they came from the server: whole stanzas, or what no parser should see. Nothing
-    /// else should be under way.
+    /// else should be under way. They are written when this returns.
     ///
     /// # Errors
-    /// When the link has ended.
+    /// When the link has ended, or the stream breaks.
     pub async fn inject(&self, xml: String) -> Result<()> {
-        self.stanzas.send(xml).await.context("the link has ended")
+        let (done, written) = oneshot::channel();
+        self.stanzas.send((xml, done)).await.context("the link has ended")?;
+        written.await.context("the stream broke before all was written")
     }
 
     /// Breaks the stream that is up, wherever it is. The bridge may connect again.
@@ -94,7 +99,7 @@ impl XmppLink {
 async fn carry_stream(
     mut bridge: TcpStream,
     server_port: u16,
-    injected: &mut mpsc::Receiver<String>,
+    injected: &mut mpsc::Receiver<Injected>,
     shared: &Shared,
 ) -> Result<()> {
     let mut server = TcpStream::connect(("127.0.0.1", server_port)).await?;
@@ -124,7 +129,11 @@ async fn carry_stream(
                         to_bridge.write_all(bytes).await?;
                     }
                 },
-                Some(stanza) = injected.recv() => to_bridge.write_all(stanza.as_bytes()).await?,
+                Some((stanza, done)) = injected.recv() => {
+                    to_bridge.write_all(stanza.as_bytes()).await?;
+                    // Whoever injected it may have given up waiting.
+                    let _ = done.send(());
+                }
             }
         }
     };

@@ -24,6 +24,9 @@ async fn a_stream_that_breaks_in_mid_stanza_costs_no_message() -> Result<()> {
         link.inject(format!("<message from='{}' to='{jid}'><bod", bob.full_jid())).await?;
         link.cut();
     }
+    // What Bob writes while no stream is up comes back to him.
+    alice.send(room, "Up again").await?;
+    texts.push("Up again".to_owned());
     for text in &texts {
         bob.receives(text).await?;
     }
