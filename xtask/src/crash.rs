@@ -33,6 +33,9 @@ pub struct How {
     /// How the homeserver fails meanwhile: a file such as `tests/rules/flaky.toml`, for `--messages`
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
+    /// How many seconds the bridge lives at most, for `--messages`
+    #[arg(long, value_name = "SECONDS", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..))]
+    longest_life: u32,
     /// Chooses the moments
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -48,6 +51,7 @@ pub fn crash(deaths: &Deaths, how: &How) -> Result<()> {
     let mut killer = cargo();
     killer.args(["run", "--quiet", "-p", "tests", "--bin", "crash", "--"]);
     killer.args(["--seed", &how.seed.to_string(), "--times", &how.times.to_string()]);
+    killer.args(["--longest-life", &how.longest_life.to_string()]);
     if deaths.windows {
         killer.arg("--windows");
     }

@@ -20,11 +20,12 @@ struct Arguments {
     seed: u64,
     only: Option<String>,
     rules: Option<PathBuf>,
+    longest_life: u32,
 }
 
 impl Arguments {
     fn read() -> Result<Self> {
-        let mut read = Self { seed: 1, ..Self::default() };
+        let mut read = Self { seed: 1, longest_life: 6, ..Self::default() };
         let mut words = env::args().skip(1);
         while let Some(word) = words.next() {
             if word == "--windows" {
@@ -37,6 +38,7 @@ impl Arguments {
                 "--messages" => read.messages = Some(value.parse()?),
                 "--seed" => read.seed = value.parse()?,
                 "--only" => read.only = Some(value),
+                "--longest-life" => read.longest_life = value.parse()?,
                 "--rules" => read.rules = Some(value.into()),
                 _ => bail!("{word} is not known"),
             }
@@ -81,7 +83,7 @@ async fn kill_at_windows(arguments: &Arguments) -> Result<bool> {
 
 async fn kill_while(messages: usize, arguments: &Arguments) -> Result<bool> {
     let rules = arguments.rules.as_deref().map(Rule::read_all).transpose()?;
-    let plan = Plan::new(messages, arguments.seed);
+    let plan = Plan::new(messages, arguments.seed).with_longest_life(arguments.longest_life);
     let outcome = kill_at_random(Plan { rules: rules.unwrap_or_default(), ..plan }).await?;
     println!("kill -9 at random: {} kills, {} s", outcome.kills, outcome.took.as_secs());
     println!("{}\n{}", Figures::HEADING, outcome.figures);

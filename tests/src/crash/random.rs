@@ -23,6 +23,9 @@ const AHEAD: usize = 40;
 const BOB_AHEAD: usize = 10;
 const BOBS_PATIENCE: Duration = Duration::from_secs(3);
 
+/// The bridge lives for so long at least.
+const SHORTEST_LIFE_MS: u64 = 500;
+
 /// How often a writer looks whether the other side follows.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -44,9 +47,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A bridge that lives for some seconds, and a homeserver that does not fail.
+    /// A bridge that lives for half a second to six seconds, and a homeserver that does not fail.
     pub fn new(messages: usize, seed: u64) -> Self {
-        Self { messages, lives_ms: 500..6000, seed, rules: Vec::new() }
+        Self { messages, lives_ms: SHORTEST_LIFE_MS..6000, seed, rules: Vec::new() }
+    }
+
+    /// The same, with a bridge that lives for so many seconds at most.
+    #[must_use]
+    pub fn with_longest_life(self, seconds: u32) -> Self {
+        Self { lives_ms: SHORTEST_LIFE_MS..u64::from(seconds) * 1000, ..self }
     }
 }
 
