@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Context, Result};
 
@@ -31,11 +32,18 @@ pub fn test() -> Result<()> {
     announce("Tests");
     let mut tests = cargo();
     if find_program("cargo-nextest").is_some() {
-        prepare(tests.args(["nextest", "run", "--workspace"]));
+        let threads = threads()?.to_string();
+        prepare(tests.args(["nextest", "run", "--workspace", "--test-threads", &threads]));
     } else {
         prepare(tests.args(["test", "--workspace", "--lib", "--bins", "--tests"]));
     }
     run(&mut tests)
+}
+
+/// How many tests run at once. Stories often wait for a timer: one more than there are processors keeps these busy.
+fn threads() -> Result<usize> {
+    let processors = thread::available_parallelism().context("counting the processors")?;
+    Ok(processors.get() + 1)
 }
 
 /// Builds of the bridge alone, where building the tests (which bring more features of the same crates) does not
