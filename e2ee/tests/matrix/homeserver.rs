@@ -204,14 +204,19 @@ impl Homeserver {
         upload_keys::v3::Response::new(counts)
     }
 
-    /// Keeps what somebody signs of others' identities. Only they see it.
+    /// Keeps what somebody signs: of others' identities, which only they see, and of their own devices.
     fn keep_signatures(&self, signer: &UserId, request: &upload_signatures::v3::Request) {
         let mut state = self.state.lock().unwrap();
-        for (owner, keys) in request.signed_keys.iter().filter(|(owner, _)| *owner != signer) {
-            for (_, key) in keys.iter() {
+        for (owner, keys) in request.signed_keys.iter() {
+            for (id, key) in keys.iter() {
                 let mut key: Value = serde_json::from_str(key.get()).unwrap();
                 let signed = key["signatures"][signer.as_str()].take();
-                state.signatures.insert((signer.to_owned(), owner.clone()), signed);
+                if owner != signer {
+                    state.signatures.insert((signer.to_owned(), owner.clone()), signed);
+                } else if let Some(device) = state.device(owner, id.into()) {
+                    let known = device["signatures"][signer.as_str()].as_object_mut().unwrap();
+                    known.extend(signed.as_object().unwrap().clone());
+                }
             }
             state.announce(owner);
         }
@@ -285,6 +290,10 @@ impl Homeserver {
 }
 
 impl State {
+    fn device(&mut self, user: &UserId, device: &DeviceId) -> Option<&mut Value> {
+        self.devices.get_mut(user)?.get_mut(device)
+    }
+
     /// Everybody shares a room with everybody.
     fn announce(&mut self, changed: &UserId) {
         for (user, devices) in &self.devices {

@@ -10,6 +10,7 @@
 
 mod forgeries;
 mod homeserver;
+mod resets;
 mod room_keys;
 mod verification;
 
@@ -305,6 +306,22 @@ async fn somebody_without_an_identity_is_told_apart() {
     let recipient = ghost_device.recipient(alice()).await.unwrap();
     assert_eq!(recipient.identity, None);
     assert_eq!(recipient.signed_devices, 0);
+}
+
+#[tokio::test]
+async fn a_device_is_reachable_once_there_is_a_session_with_it() {
+    let homeserver = Homeserver::default();
+    let (_, ghost_device) = alice_and_ghost(&homeserver).await;
+    let to = users([alice()]);
+    ghost_device.track(&to).await.unwrap();
+    homeserver.settle(&ghost_device).await;
+    let recipient = ghost_device.recipient(alice()).await.unwrap();
+    assert_eq!((recipient.signed_devices, recipient.reachable_devices), (1, 0));
+
+    let claim = ghost_device.claim(&to).await.unwrap().unwrap();
+    homeserver.carry(&ghost_device, vec![claim]).await;
+    let recipient = ghost_device.recipient(alice()).await.unwrap();
+    assert_eq!((recipient.signed_devices, recipient.reachable_devices), (1, 1));
 }
 
 #[tokio::test]
