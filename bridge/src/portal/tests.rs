@@ -1,5 +1,6 @@
 //! What the hub decides, in rooms that are not encrypted: no homeserver answers here.
 
+mod contact_trust;
 mod downgrade;
 mod expiry;
 mod legs;
@@ -106,12 +107,18 @@ impl NetworkClient for Remote {
             (Takes::Nothing, Author::Bridge) | (Takes::Everything, _) => {}
         }
         let MessageContent::Text { body } = message.content else { panic!("no text") };
-        if let Some(inbox) = message.inbox {
-            let mut tx = self.db.begin().await.unwrap();
-            tx.matrix_inbox().mark_done(inbox).await.unwrap();
-            tx.portals().encryption_was_used("any", &message.chat).await.unwrap();
-            tx.commit().await.unwrap();
+        let mut tx = self.db.begin().await.unwrap();
+        if tx.contact_decisions().is_distrusted(&message.chat).await.unwrap() {
+            return Err(SendError::Held(Hold::DistrustedByContact));
         }
+        if let Some(inbox) = message.inbox {
+            // Two may be at it: the queue and the test.
+            if tx.matrix_inbox().mark_done(inbox).await.is_err() {
+                return Err(SendError::Temporary);
+            }
+            tx.portals().encryption_was_used("any", &message.chat).await.unwrap();
+        }
+        tx.commit().await.unwrap();
         self.sent.lock().unwrap().push((message.chat, body));
         Ok(Sent { security: ENCRYPTED })
     }
