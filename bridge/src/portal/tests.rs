@@ -288,12 +288,16 @@ impl World {
 
     /// An event of Alice's comes.
     async fn alice_writes(&self, id: &str, text: &str) {
+        self.writes(alice(), id, text).await;
+    }
+
+    async fn writes(&self, sender: &UserId, id: &str, text: &str) {
         let json =
             json!({ "type": "m.room.message", "content": { "msgtype": "m.text", "body": text } });
         let event = NewInboxEvent {
             event_id: id.try_into().unwrap(),
             room_id: room(),
-            sender: alice().to_owned(),
+            sender: sender.to_owned(),
             event_type: "m.room.message".to_owned(),
             state_key: None,
             origin_ts: 0,
@@ -451,6 +455,8 @@ async fn what_waits_is_told_with_its_reason_and_age() {
     *world.remote.takes.lock().unwrap() = Takes::Nothing;
     world.alice_says("$1", "hi").await;
     world.alice_says("$2", "are you there?").await;
+    // What the bot has said comes back from the homeserver.
+    world.writes(user_id!("@gephyra:example.org"), "$3", "Your messages wait").await;
     let told = world.command(IdentityTrust::Pinned, "pending").await;
     for words in [
         "bob@example.net:",

@@ -212,7 +212,7 @@ impl Hub {
         let chat = chat_of(portal);
         let undecided = self.parts.remote.undecided(&chat).await?;
         let mut tx = self.parts.db.read().await?;
-        let from_person = tx.matrix_inbox().count_pending(&portal.room_id).await?;
+        let from_person = tx.matrix_inbox().count_pending(&portal.room_id, &portal.local).await?;
         let to_person = tx.remote_inbox().count_pending(&chat).await?;
         let own = tx.pins().find(&portal.local).await?;
         let is_person_distrusted = tx.contact_decisions().is_distrusted(&chat).await?;
