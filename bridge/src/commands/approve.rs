@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::{Call, Command, usage_of, words::failed};
+use crate::network::RemoteUserId;
 
 pub(super) struct Approve;
 
@@ -31,17 +32,19 @@ impl Command for Approve {
 
 impl Approve {
     async fn contact(&self, call: &Call<'_>) -> String {
-        match call.deciding_portal() {
-            Ok(portal) => answer(call.hub.approve_contact(portal, &call.decider()).await),
-            Err(refusal) => refusal,
-        }
+        let portal = match call.deciding_portal() {
+            Ok(portal) => portal,
+            Err(refusal) => return refusal,
+        };
+        let answer = answer(call.hub.approve_contact(portal, &call.decider()).await);
+        with_distrust(call, answer, |contact| *contact == portal.contact).await
     }
 
     async fn own(&self, call: &Call<'_>) -> String {
         match call.identity {
             Some(identity) => {
                 let approved = call.hub.approve_person(call.sender, identity).await;
-                answer(approved.map(usize::from))
+                with_distrust(call, answer(approved.map(usize::from)), |_| true).await
             }
             None => "Say this in an encrypted room, so that I can know that it is you.".to_owned(),
         }
@@ -54,4 +57,26 @@ fn answer<E: std::error::Error>(approved: Result<usize, E>) -> String {
         Ok(approved) => format!("Approved ({approved}). What was held is on its way."),
         Err(error) => failed(&error),
     }
+}
+
+/// Adds what no approval ends: that contacts have distrusted the person.
+async fn with_distrust(
+    call: &Call<'_>,
+    answer: String,
+    is_meant: impl Fn(&RemoteUserId) -> bool,
+) -> String {
+    let contacts = match call.hub.distrusting_contacts(call.sender).await {
+        Ok(contacts) => contacts,
+        Err(error) => return failed(&error),
+    };
+    let meant: Vec<&str> =
+        contacts.iter().filter(|it| is_meant(it)).map(RemoteUserId::as_str).collect();
+    if meant.is_empty() {
+        return answer;
+    }
+    let meant = meant.join(", ");
+    format!(
+        "{answer}\nBut nothing crosses between you and {meant}: your identity was distrusted there, and \
+         no approval of yours ends that. See “!xmpp devices”."
+    )
 }

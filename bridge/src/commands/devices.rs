@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::{Call, Command, usage_of, words};
 use crate::{
-    portal::DecideError,
+    portal::{DecideError, decision_for_person},
     store::{Pin, PinState, Portal},
 };
 
@@ -57,7 +57,10 @@ async fn try_list(call: &Call<'_>, portal: &Portal) -> Result<String, DecideErro
     }
     lines.extend(devices.iter().map(words::device));
     let own = call.hub.find_own_pin(call.sender).await?;
+    let decision = call.hub.find_contact_decision(portal).await?;
+    let decided = decision.and_then(|it| decision_for_person(&it, own.as_ref()));
     lines.push(own.map_or_else(|| "I know no identity of yours yet.".to_owned(), own_identity));
+    lines.extend(decided);
     Ok(lines.join("\n"))
 }
 

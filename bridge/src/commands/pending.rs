@@ -42,10 +42,7 @@ fn describe(pending: &PendingChat) -> String {
     for (held, which) in [
         (pending.from_person, "of yours"),
         (pending.from_contact, "of your contact, from devices that wait for you"),
-        (
-            pending.to_person,
-            "of your contact, for which I have no device of yours that I may encrypt to",
-        ),
+        (pending.to_person, to_person(pending)),
     ] {
         if held.messages > 0 {
             lines.push(format!("{} {which}", words::held(held)));
@@ -58,8 +55,22 @@ fn describe(pending: &PendingChat) -> String {
         lines.push("These devices wait for your “trust”, “approve” or “distrust”:".to_owned());
         lines.extend(pending.devices.iter().map(words::device));
     }
-    if pending.devices.is_empty() && !pending.is_own_identity_changed {
+    if pending.is_person_distrusted {
+        lines.push(
+            "Your contact has distrusted your identity, and only they can end that.".to_owned(),
+        );
+    }
+    let is_told = pending.is_own_identity_changed || pending.is_person_distrusted;
+    if pending.devices.is_empty() && !is_told {
         lines.push("I have said here before what they wait for.".to_owned());
     }
     lines.join("\n")
+}
+
+/// What waits for the person.
+fn to_person(pending: &PendingChat) -> &'static str {
+    match pending.is_person_distrusted {
+        true => "of your contact, until they trust you again",
+        false => "of your contact, for which I have no device of yours that I may encrypt to",
+    }
 }

@@ -6,7 +6,7 @@ use e2ee::matrix::SignedDevice;
 use super::{Call, Command, usage_of, words};
 use crate::{
     network::PlaintextPolicy,
-    portal::{ChatSecurity, IdentityStanding, MatrixKeys},
+    portal::{ChatSecurity, IdentityStanding, MatrixKeys, decision_for_person},
     store::{Portal, RoomEncryption},
 };
 
@@ -73,6 +73,8 @@ fn matrix_leg(security: &ChatSecurity) -> Vec<String> {
     let MatrixKeys { person, ghost, .. } = &security.matrix;
     let mut lines = vec![String::new(), format!("Between you and the bridge: {leg}.")];
     lines.push(standing(security.matrix.standing()));
+    let distrust = security.matrix.distrust();
+    lines.extend(distrust.and_then(|it| decision_for_person(it, security.matrix.pin.as_ref())));
     lines.push(match person.devices.as_slice() {
         [] => "None of your devices is signed by you, as far as I know.".to_owned(),
         _ => "Your devices, signed by you:".to_owned(),
@@ -120,6 +122,11 @@ fn standing(standing: IdentityStanding<'_>) -> String {
             let since = since.unwrap_or_default();
             format!("Your identity: verified by emoji with your contact, unchanged{since}\n{key}")
         }
+        IdentityStanding::Trusted { key, since_ms } => format!(
+            "Your identity: verified by your contact, who has compared its fingerprint, unchanged since \
+             {}\n{key}",
+            words::time(since_ms)
+        ),
         IdentityStanding::Changed { key, since_ms, new_key } => format!(
             "⚠️ Your identity has changed. Pinned since {}:\n{key}\nYou present now, and it waits \
              for your “approve me”:\n{new_key}",
@@ -136,12 +143,12 @@ fn device(device: &SignedDevice) -> String {
 #[cfg(test)]
 mod tests {
     use e2ee::matrix::{KnownIdentity, PublicKeys};
-    use ruma::{owned_room_id, owned_user_id};
+    use ruma::owned_user_id;
 
     use super::*;
     use crate::{
-        network::{DeviceTrust, OwnDevice, RemoteDevice, RemoteUserId},
-        store::{BotPresence, Pin, PinState, PortalState, RemoteHistory},
+        network::{DeviceTrust, OwnDevice, RemoteDevice},
+        store::{ContactDecision, ContactTrust, Pin, PinState, testing},
     };
 
     fn keys(master_key: &str, device: &str, is_verified: bool) -> PublicKeys {
@@ -156,22 +163,12 @@ mod tests {
         let user_id = owned_user_id!("@alice:example.org");
         let master_key = "alices+master+key".to_owned();
         ChatSecurity {
-            portal: Portal {
-                room_id: owned_room_id!("!room:example.org"),
-                network: "xmpp".to_owned(),
-                local: user_id.clone(),
-                contact: RemoteUserId::new("bob@example.net"),
-                ghost: owned_user_id!("@xmpp_bob=40example.net:example.org"),
-                encryption,
-                plaintext: PlaintextPolicy::Refuse,
-                history: RemoteHistory::Encrypted,
-                bot: BotPresence::Joined,
-                state: PortalState::Active,
-            },
+            portal: testing::portal(encryption),
             remote_encryption: "OMEMO",
             matrix: MatrixKeys {
                 pin: Some(Pin { user_id, master_key, pinned_ms: 1_700_000_000_000, state }),
                 person: keys("alices+master+key", "ALICE", is_verified),
+                decision: None,
                 compared_ms: Some(1_700_000_100_000),
                 ghost: keys("ghosts+master+key", "GHOST", true),
             },
@@ -201,6 +198,13 @@ mod tests {
             "changed",
             describe(&security(RoomEncryption::Encrypted, changed, true))
         );
+        let mut decided = security(RoomEncryption::Encrypted, PinState::Pinned, true);
+        for trust in [ContactTrust::Fingerprint, ContactTrust::Distrusted] {
+            let master_key = "alices+master+key".to_owned();
+            let decided_ms = 1_700_000_200_000;
+            decided.matrix.decision = Some(ContactDecision { trust, master_key, decided_ms });
+            insta::assert_snapshot!(format!("{trust:?}").to_lowercase(), describe(&decided));
+        }
         let mut plain = security(RoomEncryption::Plain, PinState::Pinned, false);
         plain.portal.plaintext = PlaintextPolicy::Allow;
         plain.contact.clear();

@@ -124,6 +124,9 @@ pub enum Hold {
     /// The contact has devices, but the person has distrusted them all.
     #[error("none of the contact's devices is trusted")]
     NoTrustedDevice,
+    /// The contact has distrusted the identity of the Matrix user: only they can end that.
+    #[error("the contact has distrusted the person's identity")]
+    DistrustedByContact,
     /// The contact has devices, but not one could be encrypted to.
     #[error("none of the contact's devices could be encrypted to")]
     NoUsableDevice,

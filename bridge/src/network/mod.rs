@@ -51,7 +51,9 @@ pub trait NetworkClient: Send + Sync {
     /// The ratchet changes, the exact bytes that will leave, that the chat was encrypted
     /// ([`Portals::encryption_was_used`](crate::store::Portals::encryption_was_used)) and "inbox
     /// row [`OutgoingMessage::inbox`] done" are one commit. On an error nothing has changed and the
-    /// row is still open.
+    /// row is still open. Where the contact has distrusted the author
+    /// ([`ContactDecisions`](crate::store::ContactDecisions)) that commit is not made:
+    /// [`Hold::DistrustedByContact`].
     ///
     /// # Errors
     /// See [`SendError`].

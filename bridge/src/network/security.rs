@@ -3,6 +3,8 @@
 use ruma::OwnedUserId;
 use serde::{Deserialize, Serialize};
 
+use super::RemoteUserId;
+
 /// How one message was protected on one leg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -157,6 +159,6 @@ pub enum Decider {
     Nobody,
     /// A Matrix user.
     Person(OwnedUserId),
-    /// The contact, from their side.
-    Contact,
+    /// A contact, from their side.
+    Contact(RemoteUserId),
 }

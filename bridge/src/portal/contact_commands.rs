@@ -10,11 +10,28 @@ use crate::{
     store::Notice,
 };
 
+const TRUST: &str = "trust";
+const DISTRUST: &str = "distrust";
+
 /// What a contact wants.
 #[derive(Debug, PartialEq, Eq)]
 enum Wish {
-    Ask { inquiry: Inquiry, about: Option<OwnedUserId> },
-    Compared { with: Option<OwnedUserId>, is_same: bool },
+    Ask {
+        inquiry: Inquiry,
+        about: Option<OwnedUserId>,
+    },
+    Compared {
+        with: Option<OwnedUserId>,
+        is_same: bool,
+    },
+    /// The fingerprint is as it was typed, without blanks; empty where none was.
+    Trust {
+        about: Option<OwnedUserId>,
+        fingerprint: String,
+    },
+    Distrust {
+        about: Option<OwnedUserId>,
+    },
 }
 
 impl Hub {
@@ -37,9 +54,22 @@ impl Hub {
                     .to_owned()
             }
             Some(Wish::Ask { inquiry, about }) => {
-                match self.answer_inquiry(contact, inquiry, about.as_deref()).await? {
-                    Answer::Text(text) => text,
-                    Answer::Whom(people) => whom(inquiry.word(), &people),
+                let answer = self.answer_inquiry(contact, inquiry, about.as_deref()).await?;
+                in_words(answer, inquiry.word())
+            }
+            Some(Wish::Trust { about, fingerprint }) => {
+                match self.chat_meant(contact, about.as_deref()).await? {
+                    Ok(portal) => self.contact_trusts(&portal, &fingerprint).await?,
+                    Err(answer) => in_words(answer, TRUST),
+                }
+            }
+            Some(Wish::Distrust { about }) => {
+                match self.chat_meant(contact, about.as_deref()).await? {
+                    Ok(portal) => match self.contact_distrusts(&portal).await? {
+                        Some(answer) => answer,
+                        None => return Ok(()),
+                    },
+                    Err(answer) => in_words(answer, DISTRUST),
                 }
             }
             Some(Wish::Compared { with, is_same }) => {
@@ -75,8 +105,15 @@ impl Wish {
     fn decides(&self) -> bool {
         match self {
             Self::Ask { inquiry, .. } => *inquiry == Inquiry::Verify,
-            Self::Compared { .. } => true,
+            Self::Compared { .. } | Self::Trust { .. } | Self::Distrust { .. } => true,
         }
+    }
+}
+
+fn in_words(answer: Answer, word: &str) -> String {
+    match answer {
+        Answer::Text(text) => text,
+        Answer::Whom(people) => whom(word, &people),
     }
 }
 
@@ -87,7 +124,11 @@ fn whom(word: &str, people: &[OwnedUserId]) -> String {
 
 /// What a message asks for; `None` when it is none of the wishes.
 fn parse(body: &str) -> Option<Wish> {
-    let lower = body.trim().trim_end_matches(['.', '!']).to_lowercase();
+    let text = body.trim().trim_end_matches(['.', '!']);
+    if let Some(decision) = parse_decision(text) {
+        return Some(decision);
+    }
+    let lower = text.to_lowercase();
     let user = |text: &str| UserId::parse(text.trim()).ok();
     for inquiry in Inquiry::ALL {
         match lower.strip_prefix(inquiry.word()) {
@@ -110,6 +151,24 @@ fn parse(body: &str) -> Option<Wish> {
     }
 }
 
+/// A decision about a person. Small and capital letters of a fingerprint differ.
+fn parse_decision(text: &str) -> Option<Wish> {
+    let mut words = text.split_whitespace().peekable();
+    let word = words.next()?.to_lowercase();
+    let about = words.next_if(|word| word.starts_with('@'));
+    let about = about.map(|user| UserId::parse(user.to_lowercase())).transpose().ok()?;
+    let rest: String = words.collect();
+    let is_base64 = |c: char| c.is_ascii_alphanumeric() || ['+', '/', '='].contains(&c);
+    match word.as_str() {
+        TRUST if rest.chars().all(is_base64) => {
+            let fingerprint = rest.trim_end_matches('=').to_owned();
+            Some(Wish::Trust { about, fingerprint })
+        }
+        DISTRUST if rest.is_empty() => Some(Wish::Distrust { about }),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use ruma::user_id;
@@ -123,6 +182,10 @@ mod tests {
             Some(Wish::Ask { inquiry, about: about.cloned() })
         };
         let compared = |with: Option<OwnedUserId>, is_same| Some(Wish::Compared { with, is_same });
+        let trust = |about: Option<&OwnedUserId>, typed: &str| {
+            Some(Wish::Trust { about: about.cloned(), fingerprint: typed.to_owned() })
+        };
+        let distrust = |about: Option<&OwnedUserId>| Some(Wish::Distrust { about: about.cloned() });
         for (body, wish) in [
             ("help", ask(Inquiry::Help, None)),
             ("Security.", ask(Inquiry::Security, None)),
@@ -134,6 +197,18 @@ mod tests {
             ("no match", compared(None, false)),
             ("No match @alice:example.org", compared(Some(alice.clone()), false)),
             ("match @alice:example.org", compared(Some(alice.clone()), true)),
+            ("trust @alice:example.org aB+/ cD=", trust(Some(&alice), "aB+/cD")),
+            ("Trust aBcD.", trust(None, "aBcD")),
+            ("trust @Alice:example.org", trust(Some(&alice), "")),
+            ("trust", trust(None, "")),
+            ("distrust @alice:example.org", distrust(Some(&alice))),
+            ("DISTRUST", distrust(None)),
+            ("distrust alice", None),
+            ("distrust @alice", None),
+            ("trust @alice:example.org, she is fine", None),
+            ("trusty", None),
+            ("I distrust @alice:example.org", None),
+            ("> distrust @alice:example.org", None),
             ("help me", None),
             ("securityx", None),
             ("devices of alice", None),

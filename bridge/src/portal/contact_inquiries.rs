@@ -31,13 +31,11 @@ impl Hub {
         if inquiry == Inquiry::Help {
             return Ok(Answer::Text(words::HELP.to_owned()));
         }
-        let mut portals = self.joined_portals_with(contact).await?;
-        portals.retain(|portal| about.is_none_or(|user| portal.local == *user));
-        let portal = match portals.as_slice() {
-            [] => return Ok(Answer::Text(words::NO_CHAT.to_owned())),
-            [portal] => portal,
-            _ => return Ok(Answer::Whom(portals.into_iter().map(|it| it.local).collect())),
+        let portal = match self.chat_meant(contact, about).await? {
+            Ok(portal) => portal,
+            Err(answer) => return Ok(answer),
         };
+        let portal = &portal;
         Ok(Answer::Text(match inquiry {
             Inquiry::Help => words::HELP.to_owned(),
             Inquiry::Security => {
@@ -55,6 +53,21 @@ impl Hub {
                 Err(why) => <&str>::from(why).to_owned(),
             },
         }))
+    }
+
+    /// The chat that a contact means, with `about` or else with the only person they have one with;
+    /// or the answer where there is none, or more than one.
+    pub(super) async fn chat_meant(
+        &self,
+        contact: &RemoteUserId,
+        about: Option<&UserId>,
+    ) -> Result<Result<Portal, Answer>, StepError> {
+        let mut portals = self.joined_portals_with(contact).await?;
+        portals.retain(|portal| about.is_none_or(|user| portal.local == *user));
+        if portals.len() > 1 {
+            return Ok(Err(Answer::Whom(portals.into_iter().map(|it| it.local).collect())));
+        }
+        Ok(portals.pop().ok_or_else(|| Answer::Text(words::NO_CHAT.to_owned())))
     }
 
     /// The portals of a contact with people who are there and may use the bridge.

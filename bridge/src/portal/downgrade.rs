@@ -67,28 +67,8 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
-    use ruma::{owned_room_id, owned_user_id};
-
     use super::*;
-    use crate::{
-        network::{IdentityTrust, PlaintextPolicy, RemoteUserId},
-        store::{BotPresence, PortalState},
-    };
-
-    fn portal(encryption: RoomEncryption, history: RemoteHistory) -> Portal {
-        Portal {
-            room_id: owned_room_id!("!room:example.org"),
-            network: "xmpp".to_owned(),
-            local: owned_user_id!("@alice:example.org"),
-            contact: RemoteUserId::new("bob@example.net"),
-            ghost: owned_user_id!("@xmpp_bob=40example.net:example.org"),
-            encryption,
-            plaintext: PlaintextPolicy::Allow,
-            history,
-            bot: BotPresence::Joined,
-            state: PortalState::Active,
-        }
-    }
+    use crate::{network::IdentityTrust, store::testing};
 
     #[test]
     fn plaintext_never_passes_unmarked_where_anything_was_encrypted() {
@@ -105,7 +85,7 @@ mod tests {
             (Encrypted, Never, Refuse, Passage::Marked),
             (Plain, Never, Refuse, Passage::Unmarked),
         ] {
-            let portal = portal(room, history);
+            let portal = Portal { history, ..testing::portal(room) };
             assert_eq!(Passage::of(&portal, LegSecurity::Plaintext, policy), passage);
             let encrypted = LegSecurity::Encrypted { identity: IdentityTrust::Pinned };
             assert_eq!(Passage::of(&portal, encrypted, policy), Passage::Unmarked);

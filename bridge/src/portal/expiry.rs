@@ -28,7 +28,7 @@ pub(super) enum Vain<'a> {
     NoSignedDevice,
     /// That the person approves their own identity.
     OwnIdentity,
-    /// That the contact can be encrypted to.
+    /// That the contact can be encrypted to, or trusts the person again.
     Contact(&'a Hold),
     /// That the person decides about the contact's device that sent it.
     ContactsDevice,
@@ -60,6 +60,9 @@ impl Vain<'_> {
             Self::Contact(Hold::NoEncryption) => "your client offers no encryption",
             Self::Contact(Hold::NoUsableDevice) => "none of your devices can be encrypted to",
             Self::Contact(Hold::NoTrustedDevice) => "they trust none of your devices",
+            Self::Contact(Hold::DistrustedByContact) => {
+                "you have distrusted their encryption identity"
+            }
             Self::Contact(Hold::NewDevices { .. }) => "they have not approved your new device",
             Self::Contact(Hold::IdentityChanged { .. }) => {
                 "your encryption identity has changed, and they have not approved it"

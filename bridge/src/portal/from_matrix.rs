@@ -503,6 +503,7 @@ pub(super) fn waiting_for(hold: &Hold) -> &'static str {
         Hold::IdentityChanged { .. } => "the contact's identity has changed",
         Hold::NewDevices { .. } => "the contact's new device waits for your approval",
         Hold::NoTrustedDevice => "you have distrusted all devices of the contact",
+        Hold::DistrustedByContact => "the contact has distrusted your encryption identity",
     }
 }
 

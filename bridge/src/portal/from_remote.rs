@@ -6,12 +6,15 @@ use async_trait::async_trait;
 use ruma::UserId;
 
 use super::{
-    Hub, LOOK_AGAIN, StepError, content,
+    Hub, LOOK_AGAIN, StepError,
+    contact_trust::DISTRUSTED_BY_CONTACT,
+    content,
     create_room::NoRoom,
     downgrade::{PLAINTEXT_REFUSED, Passage},
     expiry::Vain,
     leg_changes::Direction,
     legs::Legs,
+    notices::contact_trust as words,
     say::{Wording, reader_of},
     status::Fate,
 };
@@ -22,7 +25,7 @@ use crate::{
         RemoteUserId,
     },
     queue::{Drain, Drained},
-    store::{DeliveryStatus, Notice, PendingRemoteEvent, PinState, Portal, PortalState},
+    store::{DeliveryStatus, Notice, PendingRemoteEvent, Portal, PortalState},
 };
 
 /// Rows looked at in one go.
@@ -201,6 +204,9 @@ impl Hub {
             self.tell_plaintext_refused(portal).await?;
             return self.end(row).await;
         }
+        if self.is_distrusted(portal).await? {
+            return self.wait_for_contact(row, portal).await;
+        }
         let marked = passage == Passage::Marked;
         let written = content::to_matrix(message.content, message.security, marked);
         let (remote, protocol) = (message.security, self.remote_encryption());
@@ -225,6 +231,11 @@ impl Hub {
         staged.reference = reference.to_text();
         failpoint!("w06_event_encrypted");
         let mut tx = self.parts.db.begin().await?;
+        if tx.contact_decisions().is_distrusted(&row.event.chat).await? {
+            // It was decided a moment ago: what was encrypted leaves nowhere.
+            drop(tx);
+            return self.wait_for_contact(row, portal).await;
+        }
         tx.matrix_outbox().insert(&staged).await?;
         tx.remote_inbox().mark_done(row.id).await?;
         Self::forget_told(&mut tx, portal, &["no_signed_device", "own_identity_changed"]).await?;
@@ -237,6 +248,20 @@ impl Hub {
         self.parts.outbox.ring(&portal.room_id);
         self.tell_of_legs(portal, Direction::FromContact, message.security).await;
         Ok(Step::Done)
+    }
+
+    /// A message between a person and a contact who has distrusted them.
+    async fn wait_for_contact(
+        &self,
+        row: &PendingRemoteEvent,
+        portal: &Portal,
+    ) -> Result<Step, StepError> {
+        let hold = Hold::DistrustedByContact;
+        if self.expire_from_contact(row, portal, Vain::Contact(&hold)).await? {
+            return Ok(Step::Done);
+        }
+        self.tell_held(portal, &hold).await?;
+        Ok(Step::Waits)
     }
 
     /// What is told of the legs is no part of a message's way: what fails is tried with the next one.
@@ -308,50 +333,6 @@ impl Hub {
         self.tell_contact_once(contact, notice, text).await
     }
 
-    /// Both sides learn that the Matrix user's identity is another one, once each.
-    pub(super) async fn tell_identity_changed(&self, portal: &Portal) -> Result<(), StepError> {
-        let Some(identity) = self.waiting_identity(&portal.local).await? else { return Ok(()) };
-        let text = "Your encryption identity has changed. If you have reset it yourself, write \
-            “!xmpp approve me” here, and what waits is delivered. If you have not, somebody else \
-            may be using your account: do not approve it.";
-        let kind = "own_identity_changed";
-        self.tell_once_about(portal, kind, &[&identity], Wording::Public, text).await?;
-        self.tell_contact_of_identity(portal, &identity).await
-    }
-
-    /// The contact learns it whether the person approves it before or after anything had to wait.
-    pub(super) async fn tell_contact_of_identity(
-        &self,
-        portal: &Portal,
-        identity: &str,
-    ) -> Result<(), StepError> {
-        let subject = format!("{} {identity}", portal.local);
-        let notice = Notice {
-            scope: portal.contact.as_str(),
-            subject: &subject,
-            kind: "matrix_identity_changed",
-        };
-        let text = format!(
-            "The Matrix identity of {} has changed. Messages to them wait until they have \
-             approved it. If they did not do this themselves, somebody else may be using their \
-             account.",
-            portal.local
-        );
-        self.tell_contact_once(&portal.contact, notice, &text).await
-    }
-
-    /// The identity of a Matrix user that waits for approval.
-    pub(super) async fn waiting_identity(
-        &self,
-        user: &UserId,
-    ) -> Result<Option<String>, StepError> {
-        let mut tx = self.parts.db.read().await?;
-        Ok(tx.pins().find(user).await?.and_then(|pin| match pin.state {
-            PinState::Changed { new_master_key } => Some(new_master_key),
-            PinState::Pinned => None,
-        }))
-    }
-
     /// What is not a message.
     async fn tell_of(&self, portal: &Portal, kind: &RemoteEventKind) -> Result<(), StepError> {
         match kind {
@@ -398,9 +379,16 @@ impl Hub {
             Hold::IdentityChanged { fingerprints } | Hold::NewDevices { fingerprints } => {
                 fingerprints.iter().map(String::as_str).collect()
             }
-            Hold::NoEncryption | Hold::NoUsableDevice | Hold::NoTrustedDevice => vec![""],
+            Hold::NoEncryption
+            | Hold::NoUsableDevice
+            | Hold::NoTrustedDevice
+            | Hold::DistrustedByContact => vec![""],
         };
-        self.tell_once_about(portal, kind, &subjects, Wording::Public, &text).await
+        self.tell_once_about(portal, kind, &subjects, Wording::Public, &text).await?;
+        match hold {
+            Hold::DistrustedByContact => self.tell_contact_of_distrust(portal).await,
+            _ => Ok(()),
+        }
     }
 
     /// Says once for each device that what it sends is not delivered.
@@ -461,6 +449,7 @@ pub(super) fn held_words(hold: &Hold) -> (&'static str, String) {
              as soon as there is one that you trust; “!xmpp devices” lists them."
                 .to_owned(),
         ),
+        Hold::DistrustedByContact => (DISTRUSTED_BY_CONTACT, words::DISTRUSTED.to_owned()),
         Hold::NewDevices { fingerprints } => (
             NEW_DEVICES,
             format!(

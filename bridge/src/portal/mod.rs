@@ -13,13 +13,15 @@
 //! | [`say`], [`notices`], [`leg_changes`], [`status`], [`qr`] | what the bridge itself says |
 //! | [`commands`], [`trust`] | what people decide |
 //! | [`downgrade`], [`expiry`] | what is marked, refused or given up |
-//! | [`contact_commands`], [`contact_inquiries`] | what contacts ask the bridge |
+//! | [`contact_commands`], [`contact_inquiries`], [`contact_trust`] | what contacts ask the bridge and decide |
+//! | [`own_identity`] | what is told when a person's identity has changed |
 //! | [`security`] | what is known of both legs of a chat |
 //! | [`content`], [`legs`], [`room_state`] | pure conversions |
 
 mod commands;
 mod contact_commands;
 mod contact_inquiries;
+mod contact_trust;
 pub mod content;
 mod create_room;
 mod doorbells;
@@ -32,6 +34,7 @@ mod legs;
 mod locks;
 mod membership;
 mod notices;
+mod own_identity;
 mod qr;
 mod read;
 mod room_state;
@@ -53,6 +56,7 @@ use ruma::{OwnedEventId, OwnedRoomId, RoomId, UserId};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::locks::Locks;
+pub(crate) use self::notices::contact_trust::for_person as decision_for_person;
 pub use self::{
     commands::{ApproveError, OpenChatError},
     doorbells::Doorbells,

@@ -5,7 +5,7 @@ use e2ee::matrix::PublicKeys;
 use super::{Hub, from_remote::chat_of, trust::DecideError};
 use crate::{
     network::{Author, OwnDevice, RemoteDevice},
-    store::{KeyEvent, Pin, PinState, Portal},
+    store::{ContactDecision, ContactTrust, KeyEvent, Pin, PinState, Portal},
 };
 
 /// Both legs of a chat.
@@ -30,6 +30,8 @@ pub struct MatrixKeys {
     pub pin: Option<Pin>,
     /// The person's keys, as the ghost knows them.
     pub person: PublicKeys,
+    /// What the contact has decided about the person.
+    pub decision: Option<ContactDecision>,
     /// When they were compared by emoji, in milliseconds since 1970, if it can be told.
     pub compared_ms: Option<i64>,
     /// The ghost's keys.
@@ -55,6 +57,13 @@ pub enum IdentityStanding<'a> {
         /// Since when, in milliseconds since 1970, if it can be told.
         since_ms: Option<i64>,
     },
+    /// The contact has compared its whole fingerprint, and it is unchanged since.
+    Trusted {
+        /// The public master key.
+        key: &'a str,
+        /// Since when, in milliseconds since 1970.
+        since_ms: i64,
+    },
     /// The person presents another one, which waits for approval.
     Changed {
         /// The pinned public master key.
@@ -67,12 +76,26 @@ pub enum IdentityStanding<'a> {
 }
 
 impl MatrixKeys {
-    /// What is known of the person's identity.
+    /// The contact's decision, if it is that nothing is to cross.
+    pub fn distrust(&self) -> Option<&ContactDecision> {
+        self.decision.as_ref().filter(|decision| decision.is_distrust())
+    }
+
+    /// What is known of the person's identity. What was compared before the contact distrusted the
+    /// person does not count.
     pub fn standing(&self) -> IdentityStanding<'_> {
         let Some(pin) = &self.pin else { return IdentityStanding::Unseen };
         let (key, since_ms) = (pin.master_key.as_str(), pin.pinned_ms);
         if let PinState::Changed { new_master_key } = &pin.state {
             return IdentityStanding::Changed { key, since_ms, new_key: new_master_key };
+        }
+        if self.distrust().is_some() {
+            return IdentityStanding::Pinned { key, since_ms };
+        }
+        if let Some(ContactDecision { trust: ContactTrust::Fingerprint, decided_ms, .. }) =
+            self.decision.as_ref().filter(|decision| decision.has_verified(key))
+        {
+            return IdentityStanding::Trusted { key, since_ms: *decided_ms };
         }
         let known = self.person.identity.as_ref().filter(|known| known.master_key == key);
         match known {
@@ -117,8 +140,12 @@ impl Hub {
             }
             None => Vec::new(),
         };
-        // The log does not say with which contact: with more than one it cannot be told.
-        let compared_ms = if let [time_ms] = *compared { Some(time_ms) } else { None };
-        Ok(MatrixKeys { pin, person, compared_ms, ghost })
+        let decision = tx.contact_decisions().find(&chat_of(portal)).await?;
+        let known_ms = decision.as_ref().filter(|it| it.trust == ContactTrust::Emoji);
+        // Older words stand in the log alone, which does not say of which contact they are: with
+        // more than one it cannot be told.
+        let logged_ms = if let [time_ms] = *compared { Some(time_ms) } else { None };
+        let compared_ms = known_ms.map(|it| it.decided_ms).or(logged_ms);
+        Ok(MatrixKeys { pin, person, decision, compared_ms, ghost })
     }
 }

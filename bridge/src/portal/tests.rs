@@ -1,5 +1,6 @@
 //! What the hub decides, in rooms that are not encrypted: no homeserver answers here.
 
+mod contact_trust;
 mod downgrade;
 mod expiry;
 mod legs;
@@ -106,12 +107,18 @@ impl NetworkClient for Remote {
             (Takes::Nothing, Author::Bridge) | (Takes::Everything, _) => {}
         }
         let MessageContent::Text { body } = message.content else { panic!("no text") };
-        if let Some(inbox) = message.inbox {
-            let mut tx = self.db.begin().await.unwrap();
-            tx.matrix_inbox().mark_done(inbox).await.unwrap();
-            tx.portals().encryption_was_used("any", &message.chat).await.unwrap();
-            tx.commit().await.unwrap();
+        let mut tx = self.db.begin().await.unwrap();
+        if tx.contact_decisions().is_distrusted(&message.chat).await.unwrap() {
+            return Err(SendError::Held(Hold::DistrustedByContact));
         }
+        if let Some(inbox) = message.inbox {
+            // Two may be at it: the queue and the test.
+            if tx.matrix_inbox().mark_done(inbox).await.is_err() {
+                return Err(SendError::Temporary);
+            }
+            tx.portals().encryption_was_used("any", &message.chat).await.unwrap();
+        }
+        tx.commit().await.unwrap();
         self.sent.lock().unwrap().push((message.chat, body));
         Ok(Sent { security: ENCRYPTED })
     }
@@ -281,12 +288,16 @@ impl World {
 
     /// An event of Alice's comes.
     async fn alice_writes(&self, id: &str, text: &str) {
+        self.writes(alice(), id, text).await;
+    }
+
+    async fn writes(&self, sender: &UserId, id: &str, text: &str) {
         let json =
             json!({ "type": "m.room.message", "content": { "msgtype": "m.text", "body": text } });
         let event = NewInboxEvent {
             event_id: id.try_into().unwrap(),
             room_id: room(),
-            sender: alice().to_owned(),
+            sender: sender.to_owned(),
             event_type: "m.room.message".to_owned(),
             state_key: None,
             origin_ts: 0,
@@ -444,6 +455,8 @@ async fn what_waits_is_told_with_its_reason_and_age() {
     *world.remote.takes.lock().unwrap() = Takes::Nothing;
     world.alice_says("$1", "hi").await;
     world.alice_says("$2", "are you there?").await;
+    // What the bot has said comes back from the homeserver.
+    world.writes(user_id!("@gephyra:example.org"), "$3", "Your messages wait").await;
     let told = world.command(IdentityTrust::Pinned, "pending").await;
     for words in [
         "bob@example.net:",

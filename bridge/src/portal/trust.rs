@@ -68,6 +68,8 @@ pub struct PendingChat {
     pub devices: Vec<RemoteDevice>,
     /// Whether the person has another identity than the pinned one.
     pub is_own_identity_changed: bool,
+    /// Whether the contact has distrusted the person.
+    pub is_person_distrusted: bool,
 }
 
 impl PendingChat {
@@ -210,9 +212,10 @@ impl Hub {
         let chat = chat_of(portal);
         let undecided = self.parts.remote.undecided(&chat).await?;
         let mut tx = self.parts.db.read().await?;
-        let from_person = tx.matrix_inbox().count_pending(&portal.room_id).await?;
+        let from_person = tx.matrix_inbox().count_pending(&portal.room_id, &portal.local).await?;
         let to_person = tx.remote_inbox().count_pending(&chat).await?;
         let own = tx.pins().find(&portal.local).await?;
+        let is_person_distrusted = tx.contact_decisions().is_distrusted(&chat).await?;
         Ok(PendingChat {
             portal: portal.clone(),
             from_person,
@@ -220,6 +223,7 @@ impl Hub {
             to_person,
             devices: undecided.devices,
             is_own_identity_changed: own.is_some_and(|pin| pin.state != PinState::Pinned),
+            is_person_distrusted,
         })
     }
 

@@ -15,11 +15,8 @@ use super::{
 };
 use crate::{
     matrix::{LostFlow, VerificationStep},
-    network::{Author, ChatKey, Decider, DeviceTrust, RemoteDevice, RemoteUserId},
-    store::{
-        InboxEvent, KeyEvent, KeyLogEntry, LoggedKey, Portal, PortalState, StoreError,
-        StoredVerification, VerificationStage,
-    },
+    network::{Author, ChatKey, DeviceTrust, RemoteDevice, RemoteUserId},
+    store::{InboxEvent, Portal, PortalState, StoreError, StoredVerification, VerificationStage},
 };
 
 /// What came of a contact's wish.
@@ -173,9 +170,17 @@ impl Hub {
         user: &UserId,
         contact: &RemoteUserId,
     ) -> Result<Option<Portal>, StepError> {
-        let mut tx = self.parts.db.read().await?;
-        let portal = tx.portals().find_by_chat(self.parts.network.name(), user, contact).await?;
+        let portal = self.portal_of(user, contact).await?;
         Ok(portal.filter(|portal| portal.state != PortalState::Closed))
+    }
+
+    async fn portal_of(
+        &self,
+        user: &UserId,
+        contact: &RemoteUserId,
+    ) -> Result<Option<Portal>, StepError> {
+        let mut tx = self.parts.db.read().await?;
+        Ok(tx.portals().find_by_chat(self.parts.network.name(), user, contact).await?)
     }
 
     /// The person asks: the contact is told to be ready, because there is a minute to compare.
@@ -296,7 +301,7 @@ impl Hub {
 
     /// What the person knows of the devices that read what the bridge tells the contact. Nobody
     /// decides about those in the bridge's own chat, so what was decided in the person's counts.
-    async fn standing(&self, user: &UserId, contact: &RemoteUserId) -> Standing {
+    pub(super) async fn standing(&self, user: &UserId, contact: &RemoteUserId) -> Standing {
         let chat = ChatKey { local: Author::Person(user.to_owned()), contact: contact.clone() };
         let bridges = ChatKey { local: Author::Bridge, contact: contact.clone() };
         let remote = &self.parts.remote;
@@ -313,10 +318,16 @@ impl Hub {
         let is_waiting = self.waiting_identity(&row.user_id).await?.as_deref() == Some(master_key);
         let devices = &self.parts.devices;
         let approved = is_waiting && devices.approve(&row.user_id, master_key).await?;
+        let portal = self.portal_of(&row.user_id, &row.contact).await?;
+        if let Some(portal) = &portal {
+            self.forget_keys_of_distrust(portal).await?;
+        }
         self.end_verification(row, words::VERIFIED, Some(master_key)).await?;
         self.show_contact(&row.contact, &words::verified_for_contact(&row.user_id)).await;
         if approved {
             self.release_person(&row.user_id).await?;
+        } else if let Some(portal) = &portal {
+            self.release(portal, &[]).await?;
         }
         self.step(row, VerificationStep::Forget).await
     }
@@ -366,13 +377,7 @@ impl Hub {
         let mut tx = self.parts.db.begin().await?;
         tx.verifications().delete(row).await?;
         if let Some(master_key) = verified {
-            let entry = KeyLogEntry {
-                time_ms: self.now_ms(),
-                key: LoggedKey::Matrix { user: &row.user_id, master_key },
-                event: KeyEvent::Verified,
-                decided_by: &Decider::Contact,
-            };
-            tx.key_log().append(&entry).await?;
+            self.note_compared(&mut tx, row, master_key).await?;
         }
         if let Some(staged) = &staged {
             tx.matrix_outbox().insert(staged).await?;
@@ -492,7 +497,7 @@ impl Hub {
 
 /// What a person knows of the contact's devices that see the emoji and may answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+pub(super) enum Standing {
     /// They have verified none.
     Unverified,
     /// They have verified some, and trust all.

@@ -89,7 +89,7 @@ pub struct KeyLogRow {
     pub public_key: String,
     /// What happened.
     pub event: String,
-    /// `nobody`, `contact` or a Matrix user.
+    /// `nobody`, `contact` and the contact's address, or a Matrix user.
     pub decided_by: String,
     hash: Vec<u8>,
 }
@@ -155,18 +155,18 @@ impl KeyLogEntry<'_> {
             device,
             public_key,
             event: self.event.as_str().to_owned(),
-            decided_by: decider(self.decided_by).to_owned(),
+            decided_by: decider(self.decided_by),
             hash: Vec::new(),
         }
     }
 }
 
-/// No Matrix user is named so: their ids begin with an @.
-fn decider(decider: &Decider) -> &str {
+/// No Matrix user is named so: their ids begin with an @. Older rows say only that it was a contact.
+fn decider(decider: &Decider) -> String {
     match decider {
-        Decider::Nobody => "nobody",
-        Decider::Contact => "contact",
-        Decider::Person(user) => user.as_str(),
+        Decider::Nobody => "nobody".to_owned(),
+        Decider::Contact(contact) => format!("contact {}", contact.as_str()),
+        Decider::Person(user) => user.to_string(),
     }
 }
 

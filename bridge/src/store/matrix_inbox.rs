@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::HashSet};
 
-use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 use sqlx::AnyConnection;
 
@@ -105,16 +105,21 @@ fn content_cell<'a>(row: &'a [&'a str]) -> Cell<'a> {
 }
 
 impl<'t> MatrixInbox<'t> {
-    /// How much of a room is not done, and since when.
+    /// How much of what a user has sent into a room is not done, and since when.
     ///
     /// # Errors
     /// When the database failed.
-    pub async fn count_pending(&mut self, room_id: &RoomId) -> Result<Held, StoreError> {
+    pub async fn count_pending(
+        &mut self,
+        room_id: &RoomId,
+        sender: &UserId,
+    ) -> Result<Held, StoreError> {
         let (messages, since_ms): (i64, Option<i64>) = sqlx::query_as(
             "SELECT COUNT(*), MIN(received_ms) FROM matrix_inbox \
-             WHERE room_id = $1 AND content IS NOT NULL",
+             WHERE room_id = $1 AND sender = $2 AND content IS NOT NULL",
         )
         .bind(room_id.as_str())
+        .bind(sender.as_str())
         .fetch_one(&mut *self.conn)
         .await?;
         Ok(Held { messages: u64::try_from(messages).unwrap_or_default(), since_ms })

@@ -13,6 +13,7 @@
 
 mod backup;
 mod chat_columns;
+mod contact_decisions;
 mod crypto;
 mod database;
 mod error;
@@ -50,6 +51,7 @@ mod tests;
 
 pub use self::{
     backup::{BackupError, back_up, restore},
+    contact_decisions::{ContactDecision, ContactDecisions, ContactTrust},
     crypto::{SqlCryptoStore, SqlCryptoStoreError},
     database::{ConnectError, Database, open_for_reading},
     error::StoreError,

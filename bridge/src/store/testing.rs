@@ -13,10 +13,31 @@ use std::{
 };
 
 use rand_core::{OsRng, RngCore as _};
+use ruma::{owned_room_id, owned_user_id};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
 use tempfile::TempDir;
 
-use super::{ConnectError, Database, StoreKey};
+use super::{
+    BotPresence, ConnectError, Database, Portal, PortalState, RemoteHistory, RoomEncryption,
+    StoreKey,
+};
+use crate::network::{PlaintextPolicy, RemoteUserId};
+
+/// Alice's chat with Bob, who have written to each other over encryption.
+pub(crate) fn portal(encryption: RoomEncryption) -> Portal {
+    Portal {
+        room_id: owned_room_id!("!room:example.org"),
+        network: "xmpp".to_owned(),
+        local: owned_user_id!("@alice:example.org"),
+        contact: RemoteUserId::new("bob@example.net"),
+        ghost: owned_user_id!("@xmpp_bob=40example.net:example.org"),
+        encryption,
+        plaintext: PlaintextPolicy::Refuse,
+        history: RemoteHistory::Encrypted,
+        bot: BotPresence::Joined,
+        state: PortalState::Active,
+    }
+}
 
 /// Makes one test on SQLite and one on PostgreSQL of each function, which takes a
 /// [`TestDatabase`].

@@ -235,6 +235,22 @@ impl<'t> Verifications<'t> {
         rows.into_iter().map(|(ghost,)| parse_column(ghost, TABLE, "ghost")).collect()
     }
 
+    /// Forgets all between a Matrix user and a contact.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn delete_between(
+        &mut self,
+        (user, contact): (&UserId, &RemoteUserId),
+    ) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM verifications WHERE user_id = $1 AND contact = $2")
+            .bind(user.as_str())
+            .bind(contact.as_str())
+            .execute(&mut *self.conn)
+            .await?;
+        Ok(())
+    }
+
     /// Forgets one, if it is known.
     ///
     /// # Errors

@@ -72,6 +72,8 @@ enum Attempt {
     NoUsableDevice,
     /// The identities that wait for approval.
     Changed(Vec<String>),
+    /// The contact has distrusted the author.
+    Distrusted,
 }
 
 impl Core {
@@ -112,6 +114,7 @@ impl Core {
                 Attempt::Changed(fingerprints) => {
                     return Err(SendError::Held(Hold::IdentityChanged { fingerprints }));
                 }
+                Attempt::Distrusted => return Err(SendError::Held(Hold::DistrustedByContact)),
                 Attempt::NoUsableDevice => {}
             }
         }
@@ -155,6 +158,9 @@ impl Core {
         let route = Route { from: &sending.own, to: &sending.contact };
         let stanza = from_matrix::plain_message(route, &message.id, &sending.text);
         let mut tx = self.db.begin().await.map_err(temporary)?;
+        if tx.contact_decisions().is_distrusted(&message.chat).await.map_err(temporary)? {
+            return Err(SendError::Held(Hold::DistrustedByContact));
+        }
         finish(&mut tx, message, LegSecurity::Plaintext, &stanza).await.map_err(temporary)?;
         tx.commit().await.map_err(temporary)?;
         self.outbox_bell.notify_one();
@@ -234,6 +240,10 @@ impl Core {
     ) -> Result<Attempt, SendError> {
         let message = sending.message;
         let chat = &message.chat;
+        // In the transaction of the outbox, so that nothing leaves once it is decided.
+        if tx.contact_decisions().is_distrusted(chat).await.map_err(temporary)? {
+            return Ok(Attempt::Distrusted);
+        }
         let pins = tx.xmpp_omemo().load_pins(chat).await.map_err(temporary)?;
         let changed = changed_fingerprints(&pins, &devices.all());
         if !changed.is_empty() {

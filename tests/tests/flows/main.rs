@@ -1,5 +1,6 @@
 //! Stories of people on Element and on OMEMO clients, with real servers and the bridge between them.
 
+mod contact_trust;
 mod crashes;
 mod devices;
 mod ejabberd;

@@ -35,7 +35,7 @@ impl Chat {
     }
 
     /// The devices of the ghost, as Alice's client knows them.
-    async fn ghosts_devices(&self) -> Result<BTreeSet<String>> {
+    pub(super) async fn ghosts_devices(&self) -> Result<BTreeSet<String>> {
         let ghost = self.world.ghost_of(self.bob.jid());
         Ok(self.alice.devices_of(&ghost).await?.into_keys().collect())
     }

@@ -148,7 +148,7 @@ async fn a_device_that_was_approved_without_comparing_weakens_the_leg_and_is_tol
 }
 
 /// The key that the bot has pinned for Alice.
-async fn pinned_key(chat: &Chat) -> Result<String> {
+pub(super) async fn pinned_key(chat: &Chat) -> Result<String> {
     chat.command("devices").await?;
     let told = chat.alice.hears(&chat.world.bridge.bot(), "Your own identity, as I have").await?;
     let told = told.body.unwrap_or_default();

@@ -32,7 +32,7 @@ impl Chat {
 }
 
 /// What a client shows of a person's messages, in order.
-fn texts_of(alice: &ElementUser, sender: &str) -> Vec<String> {
+pub(super) fn texts_of(alice: &ElementUser, sender: &str) -> Vec<String> {
     let theirs = alice.messages().into_iter().filter(|message| message.sender == sender);
     theirs.filter_map(|message| message.body).collect()
 }

@@ -7,7 +7,10 @@ use ruma::UserId;
 use crate::{
     commands::words::{in_fours, time},
     network::{OwnDevice, PlaintextPolicy},
-    portal::security::{IdentityStanding, MatrixKeys},
+    portal::{
+        notices::contact_trust::standing_distrust,
+        security::{IdentityStanding, MatrixKeys},
+    },
     store::{Portal, RoomEncryption},
 };
 
@@ -21,8 +24,13 @@ pub(in crate::portal) const HELP: &str = "I am the bridge to Matrix. What you ca
     verify @name:server — compares encryption keys with them, by emoji.\n\
     match — what you see is what they see.\n\
     no match — it is not.\n\
+    trust @name:server FINGERPRINT — you have compared the whole fingerprint of their identity with them. \
+    For example: trust @alice:example.org xQjyUcDvMjNVRgEyWUmbRgdfbKuCEVqTSyRTbYqAlQg\n\
+    distrust @name:server — nothing crosses between you and them any more, until you trust them. For \
+    example: distrust @alice:example.org\n\
     help — this.\n\
-    If you have a chat with one person only, you can leave their name out.";
+    If you have a chat with one person only, you can leave their name out. What decides something I take \
+    only in messages encrypted with OMEMO.";
 
 /// There is nobody to tell of.
 pub(in crate::portal) const NO_CHAT: &str = "You have no chat with them through this bridge.";
@@ -53,7 +61,7 @@ pub(in crate::portal) fn security(portal: &Portal, encryption: &str, keys: &Matr
          reads everything that passes, and so can whoever runs it. It keeps no text of what was \
          delivered.",
         person = portal.local,
-        standing = standing(keys.standing()),
+        standing = standing(keys),
     )
 }
 
@@ -64,7 +72,7 @@ pub(in crate::portal) fn devices(
     keys: &MatrixKeys,
     own: &[OwnDevice; 2],
 ) -> String {
-    let mut lines = vec![format!("The keys of {person} on Matrix"), standing(keys.standing())];
+    let mut lines = vec![format!("The keys of {person} on Matrix"), standing(keys)];
     match keys.person.devices.as_slice() {
         [] => lines.push("They have signed no device.".to_owned()),
         devices => {
@@ -86,7 +94,16 @@ pub(in crate::portal) fn devices(
     lines.join("\n")
 }
 
-fn standing(standing: IdentityStanding<'_>) -> String {
+fn standing(keys: &MatrixKeys) -> String {
+    let mut told = of_identity(keys.standing());
+    if let Some(decision) = keys.distrust() {
+        told.push('\n');
+        told.push_str(&standing_distrust(decision));
+    }
+    told
+}
+
+fn of_identity(standing: IdentityStanding<'_>) -> String {
     match standing {
         IdentityStanding::Unseen => "I know no identity of theirs yet.".to_owned(),
         IdentityStanding::Pinned { key, since_ms } => format!(
@@ -98,6 +115,10 @@ fn standing(standing: IdentityStanding<'_>) -> String {
             let since = since_ms.map(|ms| format!(" since {}", time(ms))).unwrap_or_default();
             format!("Their identity: compared with you by emoji, unchanged{since}\n{key}")
         }
+        IdentityStanding::Trusted { key, since_ms } => format!(
+            "Their identity: compared by you, its whole fingerprint, unchanged since {}\n{key}",
+            time(since_ms)
+        ),
         IdentityStanding::Changed { key, since_ms, new_key } => format!(
             "⚠️ Their identity has changed, and what you write to them waits. Known since {}:\n\
              {key}\nThey present now:\n{new_key}",
@@ -113,13 +134,10 @@ fn device(device: &SignedDevice) -> String {
 #[cfg(test)]
 mod tests {
     use e2ee::matrix::{KnownIdentity, PublicKeys};
-    use ruma::{owned_room_id, owned_user_id, user_id};
+    use ruma::{owned_user_id, user_id};
 
     use super::*;
-    use crate::{
-        network::RemoteUserId,
-        store::{BotPresence, Pin, PinState, PortalState, RemoteHistory},
-    };
+    use crate::store::{ContactDecision, ContactTrust, Pin, PinState, testing};
 
     fn keys(is_verified: bool, state: PinState, devices: usize) -> MatrixKeys {
         let identity = |key: &str| {
@@ -136,26 +154,12 @@ mod tests {
                 state,
             }),
             person: PublicKeys { identity: identity("alices+key"), devices: named.collect() },
+            decision: None,
             compared_ms: Some(1_700_000_100_000),
             ghost: PublicKeys {
                 identity: identity("ghosts+key"),
                 devices: vec![signed("GHOST".to_owned())],
             },
-        }
-    }
-
-    fn portal(encryption: RoomEncryption, plaintext: PlaintextPolicy) -> Portal {
-        Portal {
-            room_id: owned_room_id!("!room:example.org"),
-            network: "xmpp".to_owned(),
-            local: owned_user_id!("@alice:example.org"),
-            contact: RemoteUserId::new("bob@example.net"),
-            ghost: owned_user_id!("@xmpp_bob=40example.net:example.org"),
-            encryption,
-            plaintext,
-            history: RemoteHistory::Encrypted,
-            bot: BotPresence::Joined,
-            state: PortalState::Active,
         }
     }
 
@@ -166,13 +170,24 @@ mod tests {
     #[test]
     fn a_contact_is_told_both_legs_and_all_keys() {
         let new_master_key = "another+key".to_owned();
-        let encrypted = portal(RoomEncryption::Encrypted, PlaintextPolicy::Refuse);
-        let plain = portal(RoomEncryption::Plain, PlaintextPolicy::Allow);
+        let encrypted = testing::portal(RoomEncryption::Encrypted);
+        let plain =
+            Portal { plaintext: PlaintextPolicy::Allow, ..testing::portal(RoomEncryption::Plain) };
         let pinned = keys(false, PinState::Pinned, 1);
+        let decided = |trust| MatrixKeys {
+            decision: Some(ContactDecision {
+                trust,
+                master_key: "alices+key".to_owned(),
+                decided_ms: 1_700_000_200_000,
+            }),
+            ..keys(true, PinState::Pinned, 1)
+        };
         let told = [
             security(&encrypted, "OMEMO", &keys(true, PinState::Pinned, 1)),
             security(&plain, "OMEMO", &keys(true, PinState::Changed { new_master_key }, 1)),
             devices(user_id!("@alice:example.org"), &pinned, &own()),
+            security(&encrypted, "OMEMO", &decided(ContactTrust::Fingerprint)),
+            devices(user_id!("@alice:example.org"), &decided(ContactTrust::Distrusted), &own()),
         ];
         insta::assert_snapshot!(told.join("\n\n---\n\n"));
     }

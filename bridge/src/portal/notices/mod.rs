@@ -1,6 +1,7 @@
 //! The words with which the bridge introduces itself. Pure.
 
 pub(super) mod contact;
+pub(crate) mod contact_trust;
 pub(super) mod legs;
 pub(super) mod verification;
 

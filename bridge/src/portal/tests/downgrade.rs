@@ -20,7 +20,7 @@ impl World {
     }
 
     /// What the bridge itself has told Bob.
-    fn told_bob(&self) -> Vec<String> {
+    pub(super) fn told_bob(&self) -> Vec<String> {
         let sent = self.remote.sent.lock().unwrap();
         let own = sent.iter().filter(|(chat, _)| chat.local == Author::Bridge);
         own.map(|(_, text)| text.clone()).collect()

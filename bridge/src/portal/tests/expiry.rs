@@ -33,7 +33,7 @@ impl World {
 
     async fn open_rows(&self) -> u64 {
         let mut tx = self.db.read().await.unwrap();
-        tx.matrix_inbox().count_pending(&room()).await.unwrap().messages
+        tx.matrix_inbox().count_pending(&room(), alice()).await.unwrap().messages
     }
 
     /// A message of Bob's that waits since 1970.

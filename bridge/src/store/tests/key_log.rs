@@ -41,11 +41,12 @@ async fn about(db: &Database, owner: &str) -> Vec<KeyLogRow> {
 
 /// Events of one Matrix user.
 async fn write(db: &Database, times_ms: std::ops::Range<i64>) {
+    let by_bob = Decider::Contact(RemoteUserId::new("bob@example.net"));
     let mut tx = db.begin().await.unwrap();
     for time_ms in times_ms {
         let key = LoggedKey::Matrix { user: user_id!("@alice:example.org"), master_key: "key" };
         let event = KeyEvent::Verified;
-        let entry = KeyLogEntry { time_ms, key, event, decided_by: &Decider::Contact };
+        let entry = KeyLogEntry { time_ms, key, event, decided_by: &by_bob };
         tx.key_log().append(&entry).await.unwrap();
     }
     tx.commit().await.unwrap();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use assert_matches::assert_matches;
 use e2ee::omemo::Namespace;
-use ruma::{owned_room_id, owned_user_id};
+use ruma::{owned_room_id, owned_user_id, user_id};
 
 use super::{
     contact::{BOB, Contact},
@@ -15,7 +15,10 @@ use crate::{
         DeviceDecision, Hold, LegSecurity, MessageContent, PlaintextPolicy, RemoteEventKind,
         SendError, Sent,
     },
-    store::{NewPortal, Portal, PortalState, RemoteHistory, RoomEncryption},
+    store::{
+        ContactDecision, ContactTrust, Database, NewPortal, Portal, PortalState, RemoteHistory,
+        RoomEncryption,
+    },
     xmpp::xml::{COMPONENT, El},
 };
 
@@ -166,4 +169,41 @@ async fn a_correction_is_a_message_of_its_own_with_the_security_it_came_with() {
         assert!(content == MessageContent::Text { body: text.to_owned() });
         assert_eq!(security != LegSecurity::Plaintext, encrypted);
     }
+}
+
+#[tokio::test]
+async fn nothing_of_a_person_whom_the_contact_has_distrusted_is_put_into_the_outbox() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    world.next_where(|stanza| stanza.attr("id") == Some("m1")).await;
+    let decide = async |db: &Database, trust| {
+        let master_key = "key".to_owned();
+        let decision = ContactDecision { trust, master_key, decided_ms: 1 };
+        let mut tx = db.begin().await.unwrap();
+        let between = (user_id!("@alice:example.com"), &chat().contact);
+        tx.contact_decisions().decide(between, &decision).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    decide(&world.db, ContactTrust::Distrusted).await;
+    let held = Err(SendError::Held(Hold::DistrustedByContact));
+    for policy in [PlaintextPolicy::Refuse, PlaintextPolicy::Allow] {
+        assert_eq!(world.alice_says("m2", "two", policy).await, held);
+    }
+    // Nor in the clear, where the contact has no encryption any more.
+    world.bob = Contact::without_omemo();
+    let push = world.bob.push(Namespace::V2, &[]);
+    world.deliver(&World::message(BOB, "p1", vec![push])).await;
+    let push = world.bob.push(Namespace::Legacy, &[]);
+    world.deliver(&World::message(BOB, "p2", vec![push])).await;
+    world.settle().await;
+    assert_eq!(world.alice_says("m2", "two", PlaintextPolicy::Allow).await, held);
+    let mut tx = world.db.read().await.unwrap();
+    assert!(tx.xmpp_outbox().load_pending(100).await.unwrap().is_empty());
+    drop(tx);
+    world.bridge_says("w1", "This is the bridge", PlaintextPolicy::Allow).await.unwrap();
+    world.next_where(|stanza| stanza.attr("id") == Some("w1")).await;
+
+    decide(&world.db, ContactTrust::Fingerprint).await;
+    world.alice_says("m2", "two", PlaintextPolicy::Allow).await.unwrap();
+    world.next_where(|stanza| stanza.attr("id") == Some("m2")).await;
 }

@@ -1,0 +1,190 @@
+//! What a contact decides about a person's keys, in an encrypted chat with the bridge.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use tests::evil_hs::EvilHomeserver;
+use tests::xmpp_server::COMPONENT;
+use tests::{Namespace, World};
+
+use crate::Chat;
+use crate::security::pinned_key;
+use crate::trust_commands::{texts_of, times_said};
+
+impl Chat {
+    /// Bob distrusts Alice, and both have been told.
+    async fn bob_distrusts_alice(&self) -> Result<()> {
+        self.bob_answers(&format!("distrust {}", self.alice.user_id())).await?;
+        let told = self.bridge_tells_bob("You have distrusted").await?;
+        ensure!(told.namespace.is_some(), "the answer to an encrypted message was not encrypted");
+        self.bot_tells_alice("has distrusted your encryption identity").await
+    }
+
+    /// Bob writes to Alice, and the bridge has it.
+    async fn bob_writes(&self, body: &str) -> Result<()> {
+        let stanza = self.bob.send(&self.alices_jid(), body, Namespace::Omemo2).await?;
+        self.bob.receipt_for(&stanza).await
+    }
+
+    /// Alice writes to Bob; the bot has looked at it when it says that it waits.
+    async fn alice_writes_and_it_waits(&self, body: &str) -> Result<()> {
+        self.alice.send(&self.room, body).await?;
+        self.command("pending").await?;
+        self.bot_tells_alice("distrusted your identity, and only they can end that").await
+    }
+}
+
+/// The room keys of the ghost's messages that have gone to the homeserver, in order.
+fn ghosts_messages(evil: &EvilHomeserver, chat: &Chat) -> Vec<String> {
+    let sent = evil.sent_into(&chat.room).into_iter().filter(|sent| sent.sender == chat.ghost());
+    sent.filter_map(|sent| sent.session().map(str::to_owned)).collect()
+}
+
+#[tokio::test]
+async fn a_contacts_distrust_holds_both_directions_and_trust_releases_them_in_order() -> Result<()>
+{
+    let (world, evil) = World::start_with_evil_homeserver("contact-distrusts").await?;
+    let mut chat = Chat::open_in(world).await?;
+    chat.alice.send(&chat.room, "Hello").await?;
+    chat.bob.receives("Hello").await?;
+    chat.bob_writes("Hello to you").await?;
+    chat.alice.receives("Hello to you").await?;
+    let (jid, ghost, key) = (chat.alices_jid(), chat.ghost(), pinned_key(&chat).await?);
+
+    let in_the_clear = [format!("trust {key}"), "distrust".to_owned()];
+    for command in &in_the_clear {
+        chat.bob.send_plain(COMPONENT, command).await?;
+        let form = command.split(' ').next().unwrap_or_default();
+        ensure!(chat.bob.runs_command(COMPONENT, form, chat.alice.user_id()).await.is_err());
+    }
+    // What is answered came behind both.
+    chat.bob_answers("devices").await?;
+    chat.bridge_tells_bob("Their identity: trusted on first use").await?;
+    let refused = chat.bob.texts_from(COMPONENT);
+    let refused = refused.iter().filter(|text| text.contains("I take this only encrypted"));
+    assert_eq!(refused.count(), 2);
+    let log = chat.world.bridge.keylog(&["show", chat.alice.user_id()]).await?;
+    let taken = log.matches("contact ").count();
+    println!("safety: contact_decides_in_the_clear: {taken} of 4 taken, in the clear and by form");
+    assert_eq!(taken, 0, "{log}");
+
+    chat.bob_distrusts_alice().await?;
+    let before = ghosts_messages(&evil, &chat);
+    for body in ["One", "Two"] {
+        chat.alice.send(&chat.room, body).await?;
+        chat.bob_writes(&format!("{body} to you")).await?;
+    }
+    chat.command("pending").await?;
+    chat.bot_tells_alice("of your contact, until they trust you again").await?;
+    chat.world.bridge.kill().await?;
+    chat.world.bridge.run().await?;
+    chat.command("approve").await?;
+    chat.bot_tells_alice("no approval of yours ends that").await?;
+    chat.bob_answers(&format!("trust {} {}", chat.alice.user_id(), &key[..20])).await?;
+    chat.bridge_tells_bob("this needs the whole fingerprint").await?;
+    let other = chat.bob.fingerprint()?.replace(' ', "");
+    chat.bob_answers(&format!("trust {} {other}", chat.alice.user_id())).await?;
+    chat.bridge_tells_bob("this is not the fingerprint").await?;
+    chat.bob_answers("security").await?;
+    chat.bridge_tells_bob("⚠️ You have distrusted them, on 20").await?;
+
+    let to_bob = chat.bob.texts_from(&jid).len() - 1;
+    let to_alice = ghosts_messages(&evil, &chat).len() - before.len();
+    let told_bob = chat.bob.texts_from(COMPONENT);
+    let told_bob = told_bob.iter().filter(|text| text.starts_with("You have distrusted")).count();
+    let told_alice = times_said(&chat, "has distrusted your encryption identity");
+    println!(
+        "safety: contact_distrusts: {to_bob} of 2 to and {to_alice} of 2 from the contact passed, \
+         told {told_alice} time and {told_bob} time"
+    );
+    assert_eq!((to_bob, to_alice, told_alice, told_bob), (0, 0, 1, 1));
+
+    chat.bob_answers(&format!("trust {} {key}", chat.alice.user_id())).await?;
+    chat.bridge_tells_bob("and trust it").await?;
+    chat.bot_tells_alice("has compared the fingerprint of your encryption identity").await?;
+    chat.bob.receives("Two").await?;
+    chat.alice.receives("Two to you").await?;
+    assert_eq!(chat.bob.texts_from(&jid), ["Hello", "One", "Two"]);
+    let shown = texts_of(&chat.alice, &ghost);
+    assert_eq!(shown, ["Hello to you", "One to you", "Two to you"]);
+    let after = ghosts_messages(&evil, &chat).split_off(before.len());
+    ensure!(
+        after.iter().all(|session| !before.contains(session)),
+        "a room key from before is used"
+    );
+
+    chat.command("security").await?;
+    chat.bot_tells_alice("verified by your contact, who has compared its fingerprint").await?;
+    chat.bob_answers("security").await?;
+    chat.bridge_tells_bob("Their identity: compared by you, its whole fingerprint").await?;
+    let log = chat.world.bridge.keylog(&["show", chat.alice.user_id()]).await?;
+    let by_bob = format!("contact {}", chat.bob.jid());
+    let decided: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains(&by_bob) && line.ends_with(&key))
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .collect();
+    assert_eq!(decided, ["distrusted", "verified"], "{log}");
+    let checked = chat.world.bridge.keylog(&["verify"]).await?;
+    ensure!(checked.starts_with("The key log is whole"), "{checked}");
+    chat.end().await
+}
+
+#[tokio::test]
+async fn a_new_identity_does_not_lift_a_contacts_distrust_and_emoji_do() -> Result<()> {
+    let chat = Chat::open_and_talk("contact-distrusts-reset").await?;
+    let Chat { alice, bob, room, .. } = &chat;
+    let jid = chat.alices_jid();
+    chat.bob_distrusts_alice().await?;
+    alice.set_up_cross_signing().await?;
+    alice.send(room, "It is me").await?;
+    chat.bridge_tells_bob("whom you have distrusted, has changed").await?;
+    chat.command("approve me").await?;
+    chat.bot_tells_alice("no approval of yours ends that").await?;
+    chat.bob_writes("Prove it").await?;
+    chat.alice_writes_and_it_waits("Still me").await?;
+    let passed = bob.texts_from(&jid).len() - 1;
+    let shown = texts_of(alice, &chat.ghost()).len() - 1;
+    println!(
+        "safety: distrust_after_reset: {passed} of 2 to and {shown} of 1 from the contact passed"
+    );
+    assert_eq!((passed, shown), (0, 0));
+
+    chat.bob_answers(&format!("verify {}", alice.user_id())).await?;
+    alice.accept_verification_from(&chat.ghost()).await?;
+    chat.both_see_the_same().await?;
+    chat.bob_answers("match").await?;
+    alice.says_emoji_are_the_same().await?;
+    alice.verification_is("Done").await?;
+    chat.bridge_tells_bob("Verified: ").await?;
+    bob.receives("Still me").await?;
+    alice.receives("Prove it").await?;
+    assert_eq!(bob.texts_from(&jid), ["Hello", "It is me", "Still me"]);
+
+    alice.set_up_cross_signing().await?;
+    chat.bob_writes("Is it still you?").await?;
+    chat.bridge_tells_bob("which you have verified, has changed").await?;
+    chat.bot_tells_alice("which your contact has verified, has changed").await?;
+    chat.end().await
+}
+
+#[tokio::test]
+async fn a_contacts_distrust_is_in_a_backup() -> Result<()> {
+    let mut chat = Chat::open_and_talk("contact-distrusts-backup").await?;
+    chat.bob_distrusts_alice().await?;
+    let event = chat.alice.send(&chat.room, "Before the backup").await?;
+    let status = chat.alice.status_from(&chat.world.bridge.bot(), &event, "PENDING").await?;
+    ensure!(status.to_string().contains("has distrusted your encryption identity"), "{status}");
+    let (backup, before) = (chat.world.dir().join("backup"), chat.ghosts_devices().await?);
+    chat.world.bridge.back_up(&backup).await?;
+    chat.world.bridge.kill().await?;
+    chat.world.bridge.restore(&backup).await?;
+    chat.world.bridge.run().await?;
+    // The ghost has another device then.
+    let is_replaced =
+        |devices: &BTreeMap<String, bool>| devices.keys().all(|device| !before.contains(device));
+    chat.alice.sees_devices(&chat.ghost(), is_replaced).await?;
+    chat.alice_writes_and_it_waits("After it").await?;
+    assert_eq!(chat.bob.texts_from(&chat.alices_jid()), ["Hello"]);
+    chat.end().await
+}
