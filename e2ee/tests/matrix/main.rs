@@ -12,6 +12,7 @@ mod forgeries;
 mod homeserver;
 mod room_keys;
 mod verification;
+mod wedged;
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -160,7 +160,7 @@ impl Device {
     }
 
     async fn share_and_encrypt(
-        &self,
+        &mut self,
         machine: &Arc<Machine>,
         room: &RoomId,
         readers: &BTreeSet<OwnedUserId>,
