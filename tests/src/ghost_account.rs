@@ -86,16 +86,14 @@ impl GhostAccount {
         Ok(held)
     }
 
-    /// How many one-time keys of it the homeserver holds. Takes nothing out of its inbox.
+    /// How many one-time keys of it the homeserver holds, as the answer to an empty upload says.
     ///
     /// # Errors
     /// When the homeserver refuses.
     pub async fn one_time_keys(&self) -> Result<usize> {
-        let filter = json!({ "room": { "rooms": [] }, "presence": { "not_types": ["*"] } });
-        let sync = self.as_device(self.http.get(self.url("sync")));
-        let sync = sync.query(&[("filter", filter.to_string()), ("timeout", "0".to_owned())]);
-        let answer = self.ask(sync).await?;
-        let count = answer.get("device_one_time_keys_count").and_then(|all| all.get(ALGORITHM));
+        let upload = self.as_device(self.http.post(self.url("keys/upload")));
+        let answer = self.ask(upload.json(&json!({}))).await?;
+        let count = answer.get("one_time_key_counts").and_then(|all| all.get(ALGORITHM));
         Ok(usize::try_from(count.and_then(Value::as_u64).unwrap_or(0))?)
     }
 
