@@ -148,6 +148,9 @@ async fn errors_on_the_rarer_endpoints_cost_nothing_either() -> Result<()> {
     bob.receives_within("Hello", PATIENCE).await?;
     bob.send(&chat.alices_jid(), "Hello to you", Namespace::Legacy).await?;
     alice.receives_within("Hello to you", PATIENCE).await?;
+    // A picture is not made twice by itself: the bot says so, and is asked again.
+    alice.send(room, "!xmpp qr").await?;
+    alice.hears(&bot, "That did not work").await?;
     alice.send(room, "!xmpp qr").await?;
     let is_picture = |message: &Shown| message.msgtype.as_deref() == Some("m.image");
     alice.message_where(PATIENCE, is_picture).await?;

@@ -26,9 +26,12 @@ pub(super) struct Device {
     pub(super) user: OwnedUserId,
     pub(super) shared: Arc<Shared>,
     pub(super) machine: Option<Arc<Machine>>,
-    /// Whose keys were asked for, by room, since the machine was loaded. A person who was away
-    /// from all shared rooms may have changed devices meanwhile, and no sync says so.
-    pub(super) asked: HashMap<OwnedRoomId, BTreeSet<OwnedUserId>>,
+    /// Whose keys were asked for, by room, since the machine was loaded and since the room's state
+    /// last changed ([`Room::change`]). A person who was away from all shared rooms, or only
+    /// invited, may have changed devices meanwhile, and no sync says so.
+    ///
+    /// [`Room::change`]: crate::matrix::rooms::Room::change
+    pub(super) asked: HashMap<OwnedRoomId, (u64, BTreeSet<OwnedUserId>)>,
     pub(super) verifying: Verifying,
     pub(super) uploads: Uploads,
     /// The homeserver has said that it does not know this device.

@@ -1,7 +1,8 @@
 //! Invitations: who can read what was written around them.
 
 use anyhow::{Result, ensure};
-use tests::evil_hs::Rule;
+use serde_json::Value;
+use tests::evil_hs::{Request, Rule};
 use tests::{ElementUser, Namespace, World};
 
 use super::PATIENCE;
@@ -26,7 +27,7 @@ async fn delayed_invite_response() -> Result<()> {
 /// is written from then on must be readable on it.
 #[tokio::test]
 async fn changing_device_after_invite_re_encrypts() -> Result<()> {
-    let world = World::start("changed-device-after-invite").await?;
+    let (world, evil) = World::start_with_evil_homeserver("changed-device-after-invite").await?;
     let (alice, recovery_key) = ElementUser::start(&world.homeserver, "alice", world.dir()).await?;
     let bob = world.omemo_user("bob").await?;
     let to = world.jid_of(alice.user_id());
@@ -39,8 +40,15 @@ async fn changing_device_after_invite_re_encrypts() -> Result<()> {
         ElementUser::log_in(&world.homeserver, alice.account(), "second", world.dir()).await?;
     second.recover(&recovery_key).await?;
     second.invitation_from(&ghost).await?;
+    let alice_id = alice.user_id().to_owned();
     alice.stop().await?;
     second.join(&room).await?;
+    let join = |event: &Value| {
+        event.get("state_key").is_some_and(|key| key == alice_id.as_str())
+            && event.pointer("/content/membership").is_some_and(|now| now == "join")
+    };
+    let joined = |request: &Request| request.events().find(join);
+    evil.requests().wait_for("the push of the join", PATIENCE, joined).await?;
     bob.send(&to, "For the second device", Namespace::Omemo2).await?;
     second.receives_within("For the second device", PATIENCE).await?;
     second.send(&room, "From the second device").await?;
