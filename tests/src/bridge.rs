@@ -70,9 +70,22 @@ impl Bridge {
     /// # Errors
     /// When the registration cannot be read.
     pub fn hs_token(&self) -> Result<String> {
+        self.registered("hs_token")
+    }
+
+    /// What the bridge proves itself with.
+    ///
+    /// # Errors
+    /// When the registration cannot be read.
+    pub fn as_token(&self) -> Result<String> {
+        self.registered("as_token")
+    }
+
+    fn registered(&self, field: &str) -> Result<String> {
         let text = std::fs::read_to_string(self.registration())?;
-        let token = text.lines().find_map(|line| line.strip_prefix("hs_token: "));
-        Ok(token.context("the registration has no hs_token")?.trim().to_owned())
+        let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(": "));
+        let value = value.with_context(|| format!("the registration has no {field}"))?;
+        Ok(value.trim().to_owned())
     }
 
     /// The Matrix id of the bridge bot.

@@ -221,6 +221,14 @@ impl ElementUser {
         text(&self.peer.ask("send_in_clear", command).await?, "event_id")
     }
 
+    /// Encrypts under a new room key from the next message on.
+    ///
+    /// # Errors
+    /// When the client has gone.
+    pub async fn discard_room_key(&self, room: &str) -> Result<()> {
+        self.peer.ask("discard_room_key", json!({ "room": room })).await.map(drop)
+    }
+
     /// Waits for an invitation from somebody.
     ///
     /// # Errors

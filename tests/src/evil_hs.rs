@@ -310,10 +310,14 @@ impl Way {
         }
         let mut answer = self.pass_on(parts, body).await?;
         // A call that waits is answered by the rules of the time when its answer comes.
-        if let Some(order) = self.shared.find_order(&request, Stage::Answer)
-            && let Action::RewriteAnswer(rewrite) = &order.rule.action
-        {
-            order.rewrite(rewrite, &mut answer.body);
+        if let Some(order) = self.shared.find_order(&request, Stage::Answer) {
+            match &order.rule.action {
+                Action::RewriteAnswer(rewrite) => order.rewrite(rewrite, &mut answer.body),
+                Action::HoldAnswer(wanted) if wanted.is(&answer.body) && order.take() => {
+                    order.ended.cancelled().await;
+                }
+                _ => {}
+            }
         }
         Ok(answer)
     }

@@ -350,6 +350,12 @@ impl OmemoUser {
         self.peer.wait_for("empty", SOON, empty).await
     }
 
+    /// How many empty messages have come from somebody.
+    pub fn empty_messages_from(&self, jid: &str) -> usize {
+        let theirs = |event: &&Value| event.get("sender").is_some_and(|sender| sender == jid);
+        self.peer.events("empty").iter().filter(theirs).count()
+    }
+
     /// How many stanzas could not be decrypted.
     pub fn undecryptable(&self) -> usize {
         self.peer.events("undecryptable").len()

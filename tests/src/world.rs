@@ -8,6 +8,7 @@ use crate::bridge::{Bridge, BridgeConfig};
 use crate::element::ElementUser;
 use crate::evil_hs::{EvilHomeserver, EvilPorts};
 use crate::faults::XmppLink;
+use crate::ghost_account::GhostAccount;
 use crate::names;
 use crate::omemo::{Device, OmemoUser};
 use crate::paths;
@@ -225,6 +226,14 @@ impl World {
     /// The ghost of a person on XMPP, by their JID.
     pub fn ghost_of(&self, jid: &str) -> String {
         names::ghost_of(jid, self.homeserver.server_name())
+    }
+
+    /// The account of a ghost, past the bridge. The ghost must have a device.
+    ///
+    /// # Errors
+    /// When the homeserver does not know it.
+    pub async fn account_of(&self, ghost: &str) -> Result<GhostAccount> {
+        GhostAccount::open(&self.homeserver, &self.bridge, ghost).await
     }
 
     /// The JID under which a person on Matrix appears on XMPP, by their Matrix id.

@@ -116,6 +116,7 @@ fn judge(line: &Line, outcomes: &Outcomes) -> (String, &'static str, bool) {
         (None, _) => ("its test printed no figure".to_owned(), "FAILS", false),
         (Some(words), Claim::Holds) => (words.clone(), "yes", true),
         (Some(words), Claim::CannotHold(reason)) => (format!("{words}; {reason}"), "no", true),
+        (Some(words), Claim::Control) => (words.clone(), "ctrl", true),
     }
 }
 
@@ -134,11 +135,12 @@ fn print(outcomes: &Outcomes) -> usize {
         println!("  {holds:<5} {}\n        {words}\n        {test}", line.requirement);
     }
     let count = |wanted: Claim| LINES.iter().filter(|line| line.claim == wanted).count();
-    let hold = count(Claim::Holds);
+    let (hold, control) = (count(Claim::Holds), count(Claim::Control));
     println!(
-        "\n{} lines: {hold} must hold, {} cannot; {failed} are not as they should be",
+        "\n{} lines: {hold} must hold, {} cannot, {control} show that others can fail (ctrl); \
+         {failed} are not as they should be",
         LINES.len(),
-        LINES.len() - hold
+        LINES.len() - hold - control
     );
     failed
 }
@@ -168,6 +170,9 @@ mod tests {
             let (_, holds, is_as_claimed) = judge(&LINE, &missing);
             assert_eq!((holds, is_as_claimed), ("FAILS", false));
         }
+        let control = Line { claim: Claim::Control, ..LINE };
+        assert_eq!(judge(&control, &outcomes(true, said)).1, "ctrl");
+        assert!(!judge(&control, &outcomes(false, said)).2, "the other line's test cannot fail");
         let cannot = Line { claim: Claim::CannotHold("because"), ..LINE };
         let (words, holds, is_as_claimed) = judge(&cannot, &outcomes(true, said));
         assert_eq!((words.as_str(), holds, is_as_claimed), ("bridged 1 time; because", "no", true));

@@ -82,7 +82,10 @@ impl EncryptError {
     /// Whether trying again would end the same way, as long as the room is what it is.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Device(MatrixError::Client(error)) => !error.is_temporary(),
+            Self::Device(MatrixError::Client(error)) => {
+                // Another device takes its place.
+                !error.is_temporary() && !error.is_unknown_device()
+            }
             Self::Device(error) => {
                 matches!(error, MatrixError::NobodyThere | MatrixError::NotEncrypted)
             }
@@ -96,26 +99,37 @@ impl EncryptError {
     }
 }
 
-/// Tells whether a machine may hold what its store does not.
-pub(super) trait MachineFault {
-    fn is_machine_fault(&self) -> bool;
-}
+/// Tells what an error says of the device that met it.
+pub(super) trait DeviceFault {
+    /// The error of the device itself, if it is one.
+    fn of_device(&self) -> Option<&MatrixError>;
 
-impl MachineFault for MatrixError {
+    /// Whether the machine may hold what its store does not.
     fn is_machine_fault(&self) -> bool {
-        matches!(self, Self::Machine(_))
+        matches!(self.of_device(), Some(MatrixError::Machine(_)))
+    }
+
+    /// Whether the homeserver does not know the device.
+    fn is_unknown_device(&self) -> bool {
+        matches!(self.of_device(), Some(MatrixError::Client(error)) if error.is_unknown_device())
     }
 }
 
-impl MachineFault for DecryptError {
-    fn is_machine_fault(&self) -> bool {
-        matches!(self, Self::Device(error) if error.is_machine_fault())
+impl DeviceFault for MatrixError {
+    fn of_device(&self) -> Option<&MatrixError> {
+        Some(self)
     }
 }
 
-impl MachineFault for EncryptError {
-    fn is_machine_fault(&self) -> bool {
-        matches!(self, Self::Device(error) if error.is_machine_fault())
+impl DeviceFault for DecryptError {
+    fn of_device(&self) -> Option<&MatrixError> {
+        if let Self::Device(error) = self { Some(error) } else { None }
+    }
+}
+
+impl DeviceFault for EncryptError {
+    fn of_device(&self) -> Option<&MatrixError> {
+        if let Self::Device(error) = self { Some(error) } else { None }
     }
 }
 

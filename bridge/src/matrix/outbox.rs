@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use ruma::{OwnedDeviceId, OwnedEventId, OwnedRoomId, RoomId};
+use ruma::{DeviceId, OwnedDeviceId, OwnedEventId, OwnedRoomId, RoomId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -16,7 +16,8 @@ use crate::{
     network::{ChatKey, LegSecurity, RemoteMessageId},
     queue::{Drain, Drained, Queues},
     store::{
-        Database, DeliveryStatus, GhostStage, MappedMessage, MessageAuthor, OutboxEvent, StoreError,
+        Database, DeliveryStatus, GhostStage, MappedMessage, MessageAuthor, NewOutboxEvent,
+        OutboxEvent, StoreError,
     },
 };
 
@@ -150,14 +151,26 @@ impl Outbox {
     async fn send(&self, row: &OutboxEvent) -> Result<OwnedEventId, SendRowError> {
         let event = &row.event;
         let device = self.device_of(row).await?;
-        let who = Identity { user: &event.user_id, device: device.as_deref() };
         let content = RawValue::from_string(event.content.clone())
             .map_err(|_| SendRowError::Client(ClientError::Malformed))?;
-        let sent = self
-            .client
-            .send_message_event(who, &event.room_id, &event.event_type, &event.txn_id, &content)
-            .await?;
-        Ok(sent)
+        match self.send_as(device.as_deref(), event, &content).await {
+            // What was encrypted by a device that is gone can be read all the same.
+            Err(error) if error.is_unknown_device() => {
+                Ok(self.send_as(None, event, &content).await?)
+            }
+            sent => Ok(sent?),
+        }
+    }
+
+    async fn send_as(
+        &self,
+        device: Option<&DeviceId>,
+        event: &NewOutboxEvent,
+        content: &RawValue,
+    ) -> Result<OwnedEventId, ClientError> {
+        let who = Identity { user: &event.user_id, device };
+        let (room, kind, id) = (&event.room_id, &event.event_type, &event.txn_id);
+        self.client.send_message_event(who, room, kind, id, content).await
     }
 
     async fn device_of(&self, row: &OutboxEvent) -> Result<Option<OwnedDeviceId>, StoreError> {

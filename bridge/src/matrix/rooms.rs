@@ -31,6 +31,8 @@ const MAX_ROOMS: usize = 4096;
 pub(super) struct Room {
     /// The settings for its keys; `None` when it is not encrypted, or with something unknown.
     pub settings: Option<RoomKeySettings>,
+    /// Another number after every state event of the room.
+    pub change: u64,
     members: Members,
     visibility: HistoryVisibility,
 }
@@ -45,6 +47,8 @@ struct Cache {
     rooms: HashMap<OwnedRoomId, Cached>,
     /// Goes up with every state event: what was fetched before one is not cached after it.
     generation: u64,
+    /// The generation of the last state event of each room.
+    changes: HashMap<OwnedRoomId, u64>,
 }
 
 /// The rooms that were written to lately.
@@ -74,14 +78,14 @@ impl Rooms {
 
     /// The room as `who`, one of its members, sees it.
     pub async fn fetch(&self, who: &UserId, room: &RoomId) -> Result<Arc<Room>, ClientError> {
-        let generation = {
+        let (generation, change) = {
             let cache = self.lock();
             match cache.rooms.get(room) {
                 Some(cached) if cached.since.elapsed() < MAX_AGE => return Ok(cached.room.clone()),
-                _ => cache.generation,
+                _ => (cache.generation, cache.changes.get(room).copied().unwrap_or_default()),
             }
         };
-        let fetched = Arc::new(self.fetch_anew(who, room).await?);
+        let fetched = Arc::new(self.fetch_anew(who, room, change).await?);
         let mut cache = self.lock();
         if cache.generation == generation {
             if cache.rooms.len() >= MAX_ROOMS {
@@ -98,9 +102,19 @@ impl Rooms {
         let mut cache = self.lock();
         cache.generation = cache.generation.wrapping_add(1);
         cache.rooms.remove(room);
+        if cache.changes.len() >= MAX_ROOMS {
+            cache.changes.clear();
+        }
+        let generation = cache.generation;
+        cache.changes.insert(room.to_owned(), generation);
     }
 
-    async fn fetch_anew(&self, who: &UserId, room: &RoomId) -> Result<Room, ClientError> {
+    async fn fetch_anew(
+        &self,
+        who: &UserId,
+        room: &RoomId,
+        change: u64,
+    ) -> Result<Room, ClientError> {
         let encryption = self.fetch_content(who, room, "m.room.encryption").await?;
         let visibility = self
             .fetch_content::<RoomHistoryVisibilityEventContent>(
@@ -116,7 +130,7 @@ impl Rooms {
             visibility: visibility.clone(),
         });
         let members = self.client.fetch_members(who, room).await?;
-        Ok(Room { settings, members, visibility })
+        Ok(Room { settings, change, members, visibility })
     }
 
     /// Content that cannot be read counts as absent.
@@ -146,6 +160,7 @@ mod tests {
         let (alice, mallory) = (user_id!("@alice:a.example"), owned_user_id!("@mallory:b.example"));
         let room = |joined: &UserId, visibility| Room {
             settings: None,
+            change: 0,
             members: Members {
                 joined: [joined.to_owned(), mallory.clone()].into(),
                 invited: [alice.to_owned()].into(),

@@ -1,7 +1,7 @@
 //! What becomes of key state in a database that is an older copy.
 
 use e2ee::omemo::{DeviceId, Namespace};
-use ruma::OwnedUserId;
+use ruma::{OwnedUserId, UserId};
 use sqlx::AnyConnection;
 
 use crate::network::{Author, ChatKey};
@@ -36,33 +36,44 @@ impl Recovery<'_> {
     /// # Errors
     /// When the database failed.
     pub async fn replace_matrix_devices(&mut self) -> Result<usize, StoreError> {
-        let ghosts: Vec<(String, String)> = sqlx::query_as("SELECT user_id, device_id FROM ghosts")
-            .fetch_all(&mut *self.conn)
-            .await?;
-        for (user, device) in &ghosts {
+        let ghosts: Vec<(String,)> =
+            sqlx::query_as("SELECT user_id FROM ghosts").fetch_all(&mut *self.conn).await?;
+        for (user,) in &ghosts {
             let user: OwnedUserId = parse_column(user, "ghosts", "user_id")?;
-            let new = ruma::DeviceId::new();
-            sqlx::query(
-                "UPDATE crypto_tenants SET device_id = $3 WHERE user_id = $1 AND device_id = $2",
-            )
-            .bind(user.as_str())
-            .bind(device)
-            .bind(new.as_str())
-            .execute(&mut *self.conn)
-            .await?;
-            sqlx::query("UPDATE ghosts SET device_id = $2, stage = $3 WHERE user_id = $1")
-                .bind(user.as_str())
-                .bind(new.as_str())
-                .bind(GhostStage::Replaced.as_str())
-                .execute(&mut *self.conn)
-                .await?;
+            self.replace_matrix_device(&user).await?;
         }
+        Ok(ghosts.len())
+    }
+
+    /// The same for one of them.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn replace_matrix_device(&mut self, user: &UserId) -> Result<(), StoreError> {
+        let new = ruma::DeviceId::new();
+        const TENANT: &str = "SELECT tenant FROM crypto_tenants JOIN ghosts \
+             ON crypto_tenants.user_id = ghosts.user_id \
+             AND crypto_tenants.device_id = ghosts.device_id WHERE ghosts.user_id = $1";
         sqlx::query(sqlx::AssertSqlSafe(format!(
-            "DELETE FROM crypto_records WHERE kind IN ({OF_THE_DEVICE})"
+            "DELETE FROM crypto_records WHERE kind IN ({OF_THE_DEVICE}) AND tenant IN ({TENANT})"
         )))
+        .bind(user.as_str())
         .execute(&mut *self.conn)
         .await?;
-        Ok(ghosts.len())
+        sqlx::query(sqlx::AssertSqlSafe(format!(
+            "UPDATE crypto_tenants SET device_id = $2 WHERE tenant IN ({TENANT})"
+        )))
+        .bind(user.as_str())
+        .bind(new.as_str())
+        .execute(&mut *self.conn)
+        .await?;
+        sqlx::query("UPDATE ghosts SET device_id = $2, stage = $3 WHERE user_id = $1")
+            .bind(user.as_str())
+            .bind(new.as_str())
+            .bind(GhostStage::Replaced.as_str())
+            .execute(&mut *self.conn)
+            .await?;
+        Ok(())
     }
 
     /// Everyone who has an OMEMO device.

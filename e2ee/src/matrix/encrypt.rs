@@ -122,7 +122,7 @@ impl Machine {
         })
     }
 
-    async fn has_olm_session(&self, device: &Device) -> Result<bool, MachineError> {
+    pub(super) async fn has_olm_session(&self, device: &Device) -> Result<bool, MachineError> {
         let Some(key) = device.curve25519_key() else { return Ok(false) };
         let sessions = self.olm.store().get_sessions(&key.to_base64()).await?;
         Ok(sessions.is_some_and(|sessions| !sessions.is_empty()))

@@ -12,7 +12,7 @@ use ruma::{
 };
 use serde::Deserialize;
 
-use super::{MachineError, Request, RequestBody, Response, encrypt::ids};
+use super::{MachineError, Request, RequestBody, Response, encrypt::ids, healing::Healing};
 
 /// What a device is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,7 @@ pub enum DeviceRole {
 /// The keys of one device of one user. There must be no second machine for it anywhere.
 pub struct Machine {
     pub(super) olm: OlmMachine,
+    pub(super) healing: Healing,
     role: DeviceRole,
 }
 
@@ -89,7 +90,7 @@ impl Machine {
             return Err(MachineError::Refused("send-only devices belong to group rooms"));
         }
         let olm = OlmMachine::with_store(user, device, store, None).await?;
-        Ok(Self { olm, role })
+        Ok(Self { olm, healing: Healing::default(), role })
     }
 
     /// Whose device it is.
@@ -154,8 +155,11 @@ impl Machine {
             requests.push(Request { id, body: RequestBody::KeysClaim(claim) });
         }
         for request in &self.olm.outgoing_requests().await? {
-            requests.extend(Request::outgoing(request));
+            let request = Request::outgoing(request);
+            // What the library claims of its own accord is in the claim above too.
+            requests.extend(request.filter(|it| !matches!(it.body, RequestBody::KeysClaim(_))));
         }
+        requests.extend(self.healing.unsent());
         Ok(requests)
     }
 
@@ -174,7 +178,15 @@ impl Machine {
         id: &TransactionId,
         response: &Response,
     ) -> Result<(), MachineError> {
-        Ok(self.olm.mark_request_as_sent(id, response.as_any()).await?)
+        if self.healing.was_sent(id) {
+            return Ok(());
+        }
+        let wedged = match response {
+            Response::KeysClaim(answer) => self.wedged_devices(answer).await?,
+            _ => Vec::new(),
+        };
+        self.olm.mark_request_as_sent(id, response.as_any()).await?;
+        self.tell_of_new_sessions(wedged).await
     }
 
     /// Where the last sync ended, for the next one to begin.

@@ -16,6 +16,7 @@
 mod decrypt;
 mod encrypt;
 mod error;
+mod healing;
 mod machine;
 mod public_keys;
 mod request;

@@ -13,6 +13,7 @@ mod homeserver;
 mod resets;
 mod room_keys;
 mod verification;
+mod wedged;
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use e2ee::matrix::RequestBody;
 use matrix_sdk_crypto::{
     olm::OutboundGroupSession,
     store::{CryptoStore as _, types::Changes},
@@ -208,4 +209,29 @@ async fn a_room_that_was_encrypted_does_not_change_its_algorithm() {
     weak.encryption.algorithm = ruma::EventEncryptionAlgorithm::from("m.none");
     let result = ghost_device.share(room(), &users([alice()]), &weak).await;
     assert_matches!(result.err(), Some(EncryptError::Algorithm));
+}
+
+#[tokio::test]
+async fn to_device_messages_are_batched() {
+    const PEOPLE: usize = 100;
+    let homeserver = Homeserver::default();
+    let ghost_device = person(&homeserver, ghost(), device_id!("GHOST")).await;
+    let mut people = BTreeSet::new();
+    for number in 0..PEOPLE {
+        let user = UserId::parse(format!("@person{number}:example.org")).unwrap();
+        person(&homeserver, &user, device_id!("DEVICE")).await;
+        people.insert(user);
+    }
+    ghost_device.track(&people).await.unwrap();
+    homeserver.settle(&ghost_device).await;
+    let claim = ghost_device.claim(&people).await.unwrap().unwrap();
+    homeserver.carry(&ghost_device, vec![claim]).await;
+    let requests = ghost_device.share(room(), &people, &settings()).await.unwrap();
+    let messages = requests.iter().map(|request| match &request.body {
+        RequestBody::ToDevice(body) => body.messages.values().map(BTreeMap::len).sum(),
+        _ => 0,
+    });
+    let messages: Vec<usize> = messages.collect();
+    println!("safety: complement_batched: {PEOPLE} room keys in {} request", messages.len());
+    assert_eq!(messages, [PEOPLE]);
 }

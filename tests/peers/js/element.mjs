@@ -170,6 +170,9 @@ const commands = {
         await joinedRoom(room);
         return { event_id: (await client.sendTextMessage(room, body)).event_id };
     },
+    async discard_room_key({ room }) {
+        await crypto.forceDiscardSession(room);
+    },
     async send_in_clear({ room, body }) {
         const path = `/rooms/${encodeURIComponent(room)}/send/m.room.message/${client.makeTxnId()}`;
         return await client.http.authedRequest("PUT", path, undefined, { msgtype: "m.text", body });

@@ -19,6 +19,8 @@ pub struct Request {
     pub path: String,
     /// The one of our users as whom the bridge asks (`user_id` of the query).
     pub user: Option<String>,
+    /// The device as which it asks (`device_id` of the query).
+    pub device: Option<String>,
     /// The body; null when it was no JSON.
     pub body: Value,
 }
@@ -39,12 +41,13 @@ impl Request {
         let path = parts.uri.path().to_owned();
         let body = serde_json::from_slice(body).unwrap_or_default();
         let query = parts.uri.query().unwrap_or_default();
-        let user = reqwest::Url::parse(&format!("http://localhost/?{query}")).ok();
-        let user = user.and_then(|url| {
-            let found = url.query_pairs().find(|(name, _)| name == "user_id");
-            found.map(|(_, user)| user.into_owned())
-        });
-        Self { link, method: parts.method.clone(), path, user, body }
+        let url = reqwest::Url::parse(&format!("http://localhost/?{query}")).ok();
+        let named = |field: &str| {
+            let found = url.as_ref()?.query_pairs().find(|(name, _)| name == field);
+            found.map(|(_, value)| value.into_owned())
+        };
+        let (user, device) = (named("user_id"), named("device_id"));
+        Self { link, method: parts.method.clone(), path, user, device, body }
     }
 
     /// The events of a transaction.

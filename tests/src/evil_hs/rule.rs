@@ -43,6 +43,7 @@ pub(super) enum Action {
     Suffer(Fault),
     RewriteRequest(Rewrite),
     RewriteAnswer(Rewrite),
+    HoldAnswer(Wanted),
 }
 
 /// When a rule has something to do.
@@ -57,7 +58,7 @@ pub(super) enum Stage {
 impl Action {
     pub fn stage(&self) -> Stage {
         match self {
-            Self::RewriteAnswer(_) => Stage::Answer,
+            Self::RewriteAnswer(_) | Self::HoldAnswer(_) => Stage::Answer,
             _ => Stage::Request,
         }
     }
@@ -65,6 +66,21 @@ impl Action {
 
 /// Changes a body, and says whether it has.
 pub(super) struct Rewrite(Box<dyn Fn(&mut Value) -> bool + Send + Sync>);
+
+/// Says whether a body is one that the rule is about.
+pub(super) struct Wanted(Box<dyn Fn(&Value) -> bool + Send + Sync>);
+
+impl fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wanted")
+    }
+}
+
+impl Wanted {
+    pub fn is(&self, body: &[u8]) -> bool {
+        serde_json::from_slice(body).is_ok_and(|value| (self.0)(&value))
+    }
+}
 
 impl fmt::Debug for Rewrite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,6 +131,17 @@ impl Rule {
         rewrite: impl Fn(&mut Value) -> bool + Send + Sync + 'static,
     ) -> Self {
         let action = Action::RewriteAnswer(Rewrite(Box::new(rewrite)));
+        Self::new(Link::Client, method, path, action)
+    }
+
+    /// Requests of the bridge that the homeserver carries out, while its answer comes only when the order is dropped.
+    /// `is_held` looks at the answer.
+    pub fn hold_answers(
+        method: Method,
+        path: &str,
+        is_held: impl Fn(&Value) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let action = Action::HoldAnswer(Wanted(Box::new(is_held)));
         Self::new(Link::Client, method, path, action)
     }
 

@@ -19,7 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Chat {
     /// A chat whose homeserver does what the test says.
-    async fn open_under_an_evil_homeserver(story: &str) -> Result<(Self, EvilHomeserver)> {
+    pub(super) async fn open_under_an_evil_homeserver(
+        story: &str,
+    ) -> Result<(Self, EvilHomeserver)> {
         let (world, evil) = World::start_with_evil_homeserver(story).await?;
         Ok((Self::open_in(world).await?, evil))
     }
@@ -30,7 +32,7 @@ impl Chat {
     }
 
     /// How often somebody told Alice something with these words.
-    fn times_told(&self, words: &str) -> usize {
+    pub(super) fn times_told(&self, words: &str) -> usize {
         let says = |text: Option<String>| text.unwrap_or_default().contains(words);
         self.alice.messages().into_iter().filter(|message| says(message.body.clone())).count()
     }

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use axum::http::Method;
+use tests::element::Shown;
 use tests::evil_hs::{Fault, Link, Order, Rule};
 use tests::{ElementUser, EvilHomeserver, Namespace, OmemoUser, World};
+
+use crate::Chat;
 
 /// What the bridge asks of a homeserver (`bridge/src/matrix/client/`) when a contact whom nobody knows writes first and
 /// is answered. The first request to each meets the fault.
@@ -29,6 +32,17 @@ const ENDPOINTS: &[(Method, &str)] = &[
     (Method::PUT, "/state/"),
     (Method::PUT, "/send/m.room.encrypted/"),
     (Method::PUT, "/send/com.beeper.message_send_status/"),
+];
+
+/// What it asks for now and then: at a start, of somebody whom it does not serve, at an invitation, for a picture, and
+/// after a comparison of keys.
+const RARER: &[(Method, &str)] = &[
+    (Method::POST, "/ping"),
+    (Method::POST, "/leave"),
+    (Method::GET, "/messages"),
+    (Method::POST, "/invite"),
+    (Method::POST, "/media/v3/upload"),
+    (Method::POST, "/keys/signatures/upload"),
 ];
 
 /// Retries take their time.
@@ -109,6 +123,56 @@ async fn errors_on_every_endpoint_cost_no_message() -> Result<()> {
     }
     println!("safety: homeserver_errors: 18 messages once and in order, {met} endpoints failed");
     scene.world.end().await
+}
+
+#[tokio::test]
+async fn errors_on_the_rarer_endpoints_cost_nothing_either() -> Result<()> {
+    let (mut world, evil) = World::start_with_evil_homeserver("rarer-endpoints").await?;
+    world.bridge.stop().await?;
+    world.bridge.permit("@mallory:localhost", "block")?;
+    let fault = Fault::Fail { status: 500 };
+    let rule = |(method, path): &(Method, &str)| {
+        Rule::fault(Link::Client, Some(method.clone()), path, fault).times(1)
+    };
+    let orders: Vec<Order> = RARER.iter().map(|endpoint| evil.obey(rule(endpoint))).collect();
+    world.bridge.run().await?;
+    let bot = world.bridge.bot();
+    let mallory = world.element_user("mallory").await?;
+    let room = mallory.create_chat_with(&bot).await?;
+    mallory.sees_leave(&room, &bot).await?;
+
+    let chat = Chat::open_in(world).await?;
+    let Chat { alice, bob, room, .. } = &chat;
+    alice.sees_join(room, &bot).await?;
+    alice.send(room, "Hello").await?;
+    bob.receives_within("Hello", PATIENCE).await?;
+    bob.send(&chat.alices_jid(), "Hello to you", Namespace::Legacy).await?;
+    alice.receives_within("Hello to you", PATIENCE).await?;
+    // A picture is not made twice by itself: the bot says so, and is asked again.
+    alice.send(room, "!xmpp qr").await?;
+    alice.hears(&bot, "That did not work").await?;
+    alice.send(room, "!xmpp qr").await?;
+    let is_picture = |message: &Shown| message.msgtype.as_deref() == Some("m.image");
+    alice.message_where(PATIENCE, is_picture).await?;
+    chat.alice_begins_and_both_see_the_same().await?;
+    chat.bob_answers("match").await?;
+    alice.says_emoji_are_the_same().await?;
+    alice.verification_is("Done").await?;
+    for order in &orders {
+        order.applied(1).await?;
+    }
+    alice.comes_to_see_verified(&chat.ghost()).await?;
+    bob.send(&chat.alices_jid(), "And you know me", Namespace::Omemo2).await?;
+    alice.receives_within("And you know me", PATIENCE).await?;
+    let failures = alice.messages().iter().filter(|it| it.failure.is_some()).count();
+    println!(
+        "safety: rarer_endpoints: {} of {} endpoints failed; 3 of 3 messages, a chat, a refusal, a picture and a comparison of \
+         keys came to their end",
+        orders.iter().filter(|order| order.times_applied() == 1).count(),
+        RARER.len()
+    );
+    ensure!((failures, bob.undecryptable()) == (0, 0));
+    chat.end().await
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Stories of people on Element and on OMEMO clients, with real servers and the bridge between them.
 
+mod complement;
 mod contact_trust;
 mod crashes;
 mod devices;
@@ -9,8 +10,11 @@ mod faults;
 mod federation;
 mod first_messages;
 mod forgeries;
+mod healing;
 mod homeserver_faults;
 mod hostile;
+mod key_faults;
+mod keys_used;
 mod long_conversation;
 mod management_room;
 mod outages;

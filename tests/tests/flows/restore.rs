@@ -3,14 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
-use tests::evil_hs::EvilHomeserver;
+use anyhow::{Result, ensure};
 use tests::{Namespace, Shield, World, postgres};
-use vodozemac::megolm::MegolmMessage;
-use vodozemac::olm::OlmMessage;
 
 use crate::Chat;
+use crate::keys_used::KeysUsed;
 
 impl Chat {
     /// Ten messages each way, by turns, so that the ratchets of both turn at each.
@@ -38,65 +35,6 @@ impl Chat {
     pub(super) async fn ghosts_devices(&self) -> Result<BTreeSet<String>> {
         let ghost = self.world.ghost_of(self.bob.jid());
         Ok(self.alice.devices_of(&ghost).await?.into_keys().collect())
-    }
-}
-
-/// What the homeserver was given under keys that must be used once.
-#[derive(Default)]
-struct KeysUsed {
-    keys: BTreeMap<String, Value>,
-    twice: usize,
-}
-
-impl KeysUsed {
-    fn note(&mut self, key: String, used_for: &Value) {
-        let before = self.keys.insert(key, used_for.clone());
-        self.twice += usize::from(before.is_some_and(|before| before != *used_for));
-    }
-
-    /// Megolm messages by session and index.
-    fn note_room_messages(&mut self, evil: &EvilHomeserver, room: &str) -> Result<()> {
-        for sent in evil.sent_into(room) {
-            let Some(session) = sent.session() else { continue };
-            let ciphertext = sent.content.get("ciphertext").context("a ciphertext")?;
-            let message = MegolmMessage::from_base64(ciphertext.as_str().unwrap_or_default())?;
-            self.note(format!("megolm {session} {}", message.message_index()), ciphertext);
-        }
-        Ok(())
-    }
-
-    /// Olm messages by ratchet key and index, and one-time keys by their public half.
-    fn note_requests(&mut self, evil: &EvilHomeserver) -> Result<()> {
-        for request in evil.requests().read(<[_]>::to_vec) {
-            let user = request.user.clone().unwrap_or_default();
-            let keys = request.body.get("one_time_keys").and_then(Value::as_object);
-            for (id, key) in
-                keys.filter(|_| request.path.ends_with("/keys/upload")).into_iter().flatten()
-            {
-                let public = key.get("key").context("a one-time key")?;
-                self.note(format!("one-time key {public}"), &serde_json::json!([user, id]));
-            }
-            let messages = request.body.get("messages").and_then(Value::as_object);
-            let devices = messages.into_iter().flatten().filter_map(|(_, all)| all.as_object());
-            for (_, message) in devices.flatten() {
-                let ciphertexts = message.get("ciphertext").and_then(Value::as_object);
-                for (receiver, ciphertext) in ciphertexts.into_iter().flatten() {
-                    self.note_olm_message(receiver, ciphertext)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn note_olm_message(&mut self, receiver: &str, ciphertext: &Value) -> Result<()> {
-        let parsed: OlmMessage = serde_json::from_value(ciphertext.clone())?;
-        let message = match &parsed {
-            OlmMessage::Normal(message) => message,
-            OlmMessage::PreKey(message) => message.message(),
-        };
-        let (key, index) = (message.ratchet_key().to_base64(), message.chain_index());
-        self.note(format!("olm {receiver} {key} {index}"), ciphertext);
-        Ok(())
     }
 }
 
@@ -128,11 +66,8 @@ async fn after_a_restore_no_key_is_used_twice_and_both_go_on() -> Result<()> {
     }
     chat.talk("after").await?;
 
-    let mut used = KeysUsed::default();
-    used.note_room_messages(&evil, &chat.room)?;
-    used.note_requests(&evil)?;
-    ensure!(used.keys.len() > 100, "too few keys were seen: {}", used.keys.len());
-    let (twice, keys) = (used.twice, used.keys.len());
+    let KeysUsed { twice, keys } = KeysUsed::seen(&evil, &chat.room)?;
+    ensure!(keys > 100, "too few keys were seen: {keys}");
     println!(
         "safety: restored: {twice} of {keys} keys used twice, delivery again after {took:.1?}"
     );

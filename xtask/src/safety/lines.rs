@@ -21,9 +21,11 @@ pub enum Claim {
     Holds,
     /// It cannot hold, for this reason; the test shows that it does not.
     CannotHold(&'static str),
+    /// It does not hold where what another line rests on is taken away: so that line's test can fail.
+    Control,
 }
 
-use Claim::{CannotHold, Holds};
+use Claim::{CannotHold, Control, Holds};
 
 const fn line(
     group: &'static str,
@@ -41,6 +43,7 @@ const FORGERY: &str = "Forgery";
 const DOWNGRADE: &str = "Downgrade";
 const CRASH: &str = "Crash";
 const FAULTS: &str = "Faults";
+const COMPLEMENT: &str = "The scenarios of complement-crypto (docs/complement-crypto.md)";
 
 /// All of them, by group.
 #[rustfmt::skip]
@@ -99,6 +102,8 @@ pub const LINES: &[Line] = &[
         "tests::flows forgeries::events::a_replayed_message_is_bridged_once", "replays", Holds),
     line(REPLAY, "transactions that are delayed, repeated or refused change neither number nor order",
         "tests::flows forgeries::events::delayed_repeated_and_refused_transactions_change_nothing", "transactions", Holds),
+    line(REPLAY, "the same where room keys come only with the transaction: a refused one costs a message",
+        "tests::flows forgeries::events::where_room_keys_come_only_with_the_transaction_a_refused_one_costs_a_message", "transactions_control", Control),
     line(REPLAY, "a repeated stanza is one message",
         "bridge xmpp::tests::conversation::a_repeated_stanza_is_one_message", "stanzas", Holds),
     line(REPLAY, "an OMEMO message opens once, in both namespaces",
@@ -170,12 +175,58 @@ pub const LINES: &[Line] = &[
         "tests::flows crashes::deaths_at_random_lose_and_repeat_nothing", "crash_random", Holds),
     line(FAULTS, "a homeserver that answers 500, 502 or 429 on every endpoint costs no message",
         "tests::flows homeserver_faults::errors_on_every_endpoint_cost_no_message", "homeserver_errors", Holds),
+    line(FAULTS, "nor one that answers 500 where the bridge leaves, invites, reads history, signs and begins",
+        "tests::flows homeserver_faults::errors_on_the_rarer_endpoints_cost_nothing_either", "rarer_endpoints", Holds),
     line(FAULTS, "nor does one whose connections break before, in or instead of its answer",
         "tests::flows homeserver_faults::connections_that_break_on_every_endpoint_cost_no_message", "homeserver_breaks", Holds),
     line(FAULTS, "an event whose answer does not come in time is shown once",
         "tests::flows homeserver_faults::an_event_whose_answer_does_not_come_in_time_is_shown_once", "homeserver_late", Holds),
     line(FAULTS, "transactions that break, fail, are late or come twice are one message each, in order",
         "tests::flows homeserver_faults::transactions_that_fail_in_every_way_are_one_message_each", "push_faults", Holds),
+    line(FAULTS, "one-time keys whose ids the homeserver has given to others are given up once, and new ones made",
+        "tests::flows key_faults::one_time_keys_whose_ids_are_taken_are_given_up_and_new_ones_made", "one_time_key_clash", Holds),
+    line(FAULTS, "a ghost's device that the homeserver has ended is replaced by one of the same identity",
+        "tests::flows key_faults::a_device_that_the_homeserver_has_ended_is_replaced", "ended_device", Holds),
+    line(FAULTS, "an Olm session that opens nothing is replaced once an hour at most",
+        "e2ee::matrix wedged::a_wedged_session_is_replaced_once_an_hour_at_most", "wedged_olm", Holds),
+    line(FAULTS, "so is an OMEMO session",
+        "tests::flows healing::damaged_omemo_messages_bring_one_new_session", "wedged_omemo", Holds),
     line(FAULTS, "a stream to the XMPP server that breaks in mid-stanza costs no message",
         "tests::flows xmpp_faults::a_stream_that_breaks_in_mid_stanza_costs_no_message", "broken_stream", Holds),
+
+    line(COMPLEMENT, "SigkillBeforeKeysUploadResponse",
+        "tests::flows complement::sigkill::sigkill_before_keys_upload_response", "complement_keys_upload_killed", Holds),
+    line(COMPLEMENT, "the same before the answer to keys/device_signing/upload",
+        "tests::flows complement::sigkill::sigkill_before_device_signing_upload_response", "complement_device_signing_killed", Holds),
+    line(COMPLEMENT, "the same before the answer to keys/claim",
+        "tests::flows complement::sigkill::sigkill_before_keys_claim_response", "complement_keys_claim_killed", Holds),
+    line(COMPLEMENT, "the same before the answer to sendToDevice",
+        "tests::flows complement::sigkill::sigkill_before_send_to_device_response", "complement_send_to_device_killed", Holds),
+    line(COMPLEMENT, "ClientRetriesSendToDevice",
+        "tests::flows complement::to_device::client_retries_send_to_device", "complement_send_to_device_retried", Holds),
+    line(COMPLEMENT, "UnprocessedToDeviceMessagesArentLostOnRestart",
+        "tests::flows complement::to_device::unprocessed_to_device_messages_arent_lost_on_restart", "complement_unprocessed_to_device", Holds),
+    line(COMPLEMENT, "ToDeviceMessagesAreBatched",
+        "e2ee::matrix room_keys::to_device_messages_are_batched", "complement_batched", Holds),
+    line(COMPLEMENT, "ToDeviceMessagesAreProcessedInOrder",
+        "tests::flows complement::to_device::to_device_messages_are_processed_in_order", "complement_to_device_in_order", Holds),
+    line(COMPLEMENT, "ToDeviceMessagesArentLostWhenKeysQueryFails",
+        "tests::flows complement::to_device::to_device_messages_arent_lost_when_keys_query_fails", "complement_keys_query_fails", Holds),
+    line(COMPLEMENT, "FallbackKeyIsUsedIfOneTimeKeysRunOut",
+        "tests::flows complement::one_time_keys::fallback_key_is_used_if_one_time_keys_run_out", "complement_fallback_key", Holds),
+    line(COMPLEMENT, "FailedOneTimeKeyUploadRetries",
+        "tests::flows complement::one_time_keys::failed_one_time_key_upload_retries", "complement_key_upload_retried", Holds),
+    line(COMPLEMENT, "FailedKeysClaimRetries",
+        "tests::flows complement::one_time_keys::failed_keys_claim_retries", "complement_keys_claim_retried", Holds),
+    line(COMPLEMENT, "FailedDeviceKeyDownloadRetries",
+        "tests::flows complement::one_time_keys::failed_device_key_download_retries", "complement_keys_query_retried", Holds),
+    line(COMPLEMENT, "RoomKeyIsCycledAfterEnoughMessages",
+        "tests::flows complement::room_keys::room_key_is_cycled_after_enough_messages", "complement_cycled_after_messages", Holds),
+    line(COMPLEMENT, "RoomKeyIsNotCycledOnClientRestart",
+        "tests::flows complement::room_keys::room_key_is_not_cycled_on_client_restart", "complement_not_cycled_on_restart", Holds),
+    line(COMPLEMENT, "DelayedInviteResponse",
+        "tests::flows complement::membership::delayed_invite_response", "complement_delayed_invite", Holds),
+    line(COMPLEMENT, "ChangingDeviceAfterInviteReEncrypts",
+        "tests::flows complement::membership::changing_device_after_invite_re_encrypts", "complement_changed_device",
+        CannotHold("in Matrix nothing is encrypted again for a device that comes later; the original is expected to fail too")),
 ];

@@ -78,6 +78,11 @@ impl ClientError {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
+    /// Whether the homeserver does not know the device that the request was made as.
+    pub fn is_unknown_device(&self) -> bool {
+        self.errcode() == Some("M_UNKNOWN_DEVICE")
+    }
+
     /// Whether it is sure that the request changed nothing, and may be made again.
     pub(super) fn was_not_carried_out(&self) -> bool {
         matches!(self, Self::Limited { .. } | Self::Unreachable(_))

@@ -38,6 +38,16 @@ impl MatrixClient {
         self.send(Some(who), Repeat::Safe, request).await.map(drop)
     }
 
+    /// Whether a user has this device.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn has_device(&self, user: &UserId, device: &DeviceId) -> Result<bool, ClientError> {
+        let who = Some(Identity::user(user));
+        let known = self.send(who, Repeat::Safe, get_devices::v3::Request::new()).await?.devices;
+        Ok(known.iter().any(|found| found.device_id == device))
+    }
+
     /// Ends all devices of a user but one. Needs what [`Self::put_device`] needs.
     ///
     /// # Errors

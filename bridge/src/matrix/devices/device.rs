@@ -12,9 +12,9 @@ use e2ee::matrix::{DeviceRole, Machine, Request, RequestBody, Response};
 use matrix_sdk_crypto::store::CryptoStore;
 use ruma::{DeviceId, OwnedRoomId, OwnedUserId, UserId};
 
-use super::{Shared, verify::Verifying};
+use super::{Shared, uploads::Uploads, verify::Verifying};
 use crate::{
-    matrix::{Identity, MatrixError, error::MachineFault},
+    matrix::{ClientError, Identity, MatrixError, error::DeviceFault},
     store::{Ghost, GhostStage, SqlCryptoStore},
 };
 
@@ -26,10 +26,20 @@ pub(super) struct Device {
     pub(super) user: OwnedUserId,
     pub(super) shared: Arc<Shared>,
     pub(super) machine: Option<Arc<Machine>>,
-    /// Whose keys were asked for, by room, since the machine was loaded. A person who was away
-    /// from all shared rooms may have changed devices meanwhile, and no sync says so.
-    pub(super) asked: HashMap<OwnedRoomId, BTreeSet<OwnedUserId>>,
+    /// Whose keys were asked for, by room, since the machine was loaded and since the room's state
+    /// last changed ([`Room::change`]). A person who was away from all shared rooms, or only
+    /// invited, may have changed devices meanwhile, and no sync says so.
+    ///
+    /// [`Room::change`]: crate::matrix::rooms::Room::change
+    pub(super) asked: HashMap<OwnedRoomId, (u64, BTreeSet<OwnedUserId>)>,
     pub(super) verifying: Verifying,
+    pub(super) uploads: Uploads,
+    /// The homeserver has said that it does not know this device.
+    pub(super) is_unknown: bool,
+    /// When another device took the place of one that was gone, in milliseconds since 1970.
+    pub(super) replaced_ms: Option<i64>,
+    /// Kinds of requests whose failure the operator was told, since the last one that did not fail.
+    told: BTreeSet<&'static str>,
     /// Whether it must stay loaded.
     pub(super) busy: Arc<AtomicBool>,
 }
@@ -52,8 +62,18 @@ impl Exchange {
 
 impl Device {
     pub(super) fn new(user: OwnedUserId, shared: Arc<Shared>, busy: Arc<AtomicBool>) -> Self {
-        let verifying = Verifying::default();
-        Self { user, shared, machine: None, asked: HashMap::new(), verifying, busy }
+        Self {
+            user,
+            shared,
+            machine: None,
+            asked: HashMap::new(),
+            verifying: Verifying::default(),
+            uploads: Uploads::default(),
+            is_unknown: false,
+            replaced_ms: None,
+            told: BTreeSet::new(),
+            busy,
+        }
     }
 
     pub(super) fn who<'a>(&'a self, machine: &'a Machine) -> Identity<'a> {
@@ -65,6 +85,9 @@ impl Device {
         if let Some(machine) = &self.machine {
             return Ok(machine.clone());
         }
+        if std::mem::take(&mut self.is_unknown) {
+            self.replace_if_gone().await?;
+        }
         let machine = Arc::new(self.load_published().await?);
         self.asked.clear();
         self.verifying.clear();
@@ -72,9 +95,13 @@ impl Device {
         Ok(machine)
     }
 
-    /// Throws the machine away after a fault that may have left it ahead of its store.
-    pub(super) fn settle<T, E: MachineFault>(&mut self, result: Result<T, E>) -> Result<T, E> {
-        if result.as_ref().err().is_some_and(MachineFault::is_machine_fault) {
+    /// Throws the machine away after a fault that may have left it ahead of its store, and when
+    /// the homeserver does not know its device.
+    pub(super) fn settle<T, E: DeviceFault>(&mut self, result: Result<T, E>) -> Result<T, E> {
+        let Err(error) = &result else { return result };
+        let is_unknown = error.is_unknown_device();
+        self.is_unknown |= is_unknown;
+        if is_unknown || error.is_machine_fault() {
             self.busy.store(false, Ordering::Relaxed);
             if self.machine.take().is_some() {
                 // Its verifications are gone; whoever knows of any looks.
@@ -93,49 +120,108 @@ impl Device {
         Ok(Machine::load(&self.user, &ghost.device_id, store, DeviceRole::Full).await?)
     }
 
-    /// Sends what the machine wants to send by itself, and what follows from it.
-    pub(super) async fn exchange(&self, machine: &Machine) -> Result<Exchange, MatrixError> {
+    /// Sends what the machine wants to send by itself, and what follows from it. One request that
+    /// the homeserver does not take stops no other: the machine offers it again the next time.
+    ///
+    /// # Errors
+    /// When something failed that may succeed if it is tried again, after all the rest was sent.
+    /// What the homeserver refuses for good is no error, nor are keys that it does not take.
+    pub(super) async fn exchange(&mut self, machine: &Machine) -> Result<Exchange, MatrixError> {
         let mut exchange = Exchange::default();
         for _ in 0..MAX_ROUNDS {
-            let requests = machine.requests().await?;
-            if requests.is_empty() {
+            let mut requests = machine.requests().await?;
+            if self.uploads.are_paused(self.shared.now_ms()) {
+                requests.retain(|request| !matches!(request.body, RequestBody::KeysUpload(_)));
+            }
+            if requests.is_empty() || !self.send_each(machine, requests, &mut exchange).await? {
                 break;
             }
-            exchange.add(self.send_all(machine, requests).await?);
         }
         Ok(exchange)
     }
 
-    /// Sends requests in order and gives the machine their answers.
+    /// Sends each of these requests, whatever becomes of the others. Returns whether all were taken.
+    async fn send_each(
+        &mut self,
+        machine: &Machine,
+        requests: Vec<Request>,
+        exchange: &mut Exchange,
+    ) -> Result<bool, MatrixError> {
+        let (mut all_taken, mut fault) = (true, None);
+        for request in requests {
+            let kind = kind_of(&request.body);
+            match self.send_one(machine, request, exchange).await {
+                Ok(()) => {
+                    self.told.remove(kind);
+                }
+                Err(MatrixError::Client(error)) if !error.is_unknown_device() => {
+                    all_taken = false;
+                    self.tell_of_failure(kind, &error);
+                    if kind == KEYS_UPLOAD {
+                        self.uploads.pause(self.shared.now_ms());
+                    } else if error.is_temporary() {
+                        fault.get_or_insert(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        fault.map_or(Ok(all_taken), |error| Err(error.into()))
+    }
+
+    /// Once, until one of its kind has succeeded.
+    fn tell_of_failure(&mut self, kind: &'static str, error: &ClientError) {
+        if self.told.insert(kind) {
+            tracing::warn!(kind, error = %crate::error_chain(error), "matrix.request.failed: it is tried again");
+        }
+    }
+
+    /// Sends requests in order, to the first that fails, and gives the machine their answers.
     pub(super) async fn send_all(
-        &self,
+        &mut self,
         machine: &Machine,
         requests: Vec<Request>,
     ) -> Result<Exchange, MatrixError> {
         let mut exchange = Exchange::default();
-        for Request { id, body } in requests {
-            if let RequestBody::KeysQuery(query) = &body {
-                exchange.queried.extend(query.device_keys.keys().cloned());
-            }
-            let response = self.send(machine.device_id(), body).await?;
-            come_to_failpoint(&response);
-            if let Response::KeysQuery(answer) = &response {
-                exchange.silent_servers.extend(answer.failures.keys().cloned());
-            }
-            machine.receive_response(&id, &response).await?;
+        for request in requests {
+            self.send_one(machine, request, &mut exchange).await?;
         }
         Ok(exchange)
     }
 
-    async fn send(&self, device: &DeviceId, body: RequestBody) -> Result<Response, MatrixError> {
-        let client = &self.shared.client;
-        let who = Identity::device(&self.user, device);
+    async fn send_one(
+        &mut self,
+        machine: &Machine,
+        Request { id, body }: Request,
+        exchange: &mut Exchange,
+    ) -> Result<(), MatrixError> {
+        let asked: Vec<OwnedUserId> = match &body {
+            RequestBody::KeysQuery(query) => query.device_keys.keys().cloned().collect(),
+            _ => Vec::new(),
+        };
+        let response = self.send(machine.device_id(), body).await?;
+        come_to_failpoint(&response);
+        exchange.queried.extend(asked);
+        if let Response::KeysQuery(answer) = &response {
+            exchange.silent_servers.extend(answer.failures.keys().cloned());
+        }
+        Ok(machine.receive_response(&id, &response).await?)
+    }
+
+    async fn send(
+        &mut self,
+        device: &DeviceId,
+        body: RequestBody,
+    ) -> Result<Response, MatrixError> {
+        let client = self.shared.client.clone();
+        let user = self.user.clone();
+        let who = Identity::device(&user, device);
         Ok(match body {
+            RequestBody::KeysUpload(request) => {
+                Response::KeysUpload(self.upload_keys(device, request).await?)
+            }
             RequestBody::SigningKeysUpload(request) => {
                 Response::SigningKeysUpload(client.upload_signing_keys(who, request).await?)
-            }
-            RequestBody::KeysUpload(request) => {
-                Response::KeysUpload(client.upload_keys(who, request).await?)
             }
             RequestBody::SignaturesUpload(request) => {
                 Response::SignaturesUpload(client.upload_signatures(who, request).await?)
@@ -157,6 +243,21 @@ impl Device {
     /// Whether this user is on a server that was silent.
     pub(super) fn is_silent(exchange: &Exchange, user: &UserId) -> bool {
         exchange.silent_servers.contains(user.server_name().as_str())
+    }
+}
+
+const KEYS_UPLOAD: &str = "keys/upload";
+
+/// What a request asks for, as the operator is told.
+fn kind_of(body: &RequestBody) -> &'static str {
+    match body {
+        RequestBody::SigningKeysUpload(_) => "keys/device_signing/upload",
+        RequestBody::KeysUpload(_) => KEYS_UPLOAD,
+        RequestBody::SignaturesUpload(_) => "keys/signatures/upload",
+        RequestBody::KeysQuery(_) => "keys/query",
+        RequestBody::KeysClaim(_) => "keys/claim",
+        RequestBody::ToDevice(_) => "sendToDevice",
+        RequestBody::RoomEvent { .. } => "send",
     }
 }
 

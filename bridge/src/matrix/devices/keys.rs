@@ -4,7 +4,7 @@ use e2ee::matrix::{Machine, PublicKeys};
 use ruma::UserId;
 
 use super::{Devices, device::Device, directory::Interest};
-use crate::matrix::{MatrixError, error::MachineFault as _};
+use crate::matrix::{MatrixError, error::DeviceFault as _};
 
 impl Device {
     /// See [`Devices::public_keys`].

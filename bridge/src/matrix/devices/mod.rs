@@ -13,6 +13,7 @@ mod seal;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod uploads;
 mod verify;
 
 use std::{sync::Arc, time::Duration};

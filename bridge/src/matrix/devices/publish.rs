@@ -6,11 +6,14 @@
 use e2ee::matrix::Machine;
 use ruma::DeviceId;
 
-use super::device::Device;
+use super::{device::Device, uploads::is_within};
 use crate::{
     matrix::{Identity, MatrixError},
     store::{Ghost, GhostStage},
 };
+
+/// How long a device that took the place of one that was gone is not replaced in its turn.
+const REPLACING_MS: i64 = 60 * 60 * 1000;
 
 impl Device {
     /// See [`super::Devices::ensure_published`].
@@ -20,7 +23,7 @@ impl Device {
     }
 
     /// Takes the ghost through the stages that are left, and loads its machine.
-    pub(super) async fn load_published(&self) -> Result<Machine, MatrixError> {
+    pub(super) async fn load_published(&mut self) -> Result<Machine, MatrixError> {
         let mut ghost = self.ensure_planned().await?;
         if ghost.stage <= GhostStage::Replaced {
             self.register(&ghost).await?;
@@ -37,7 +40,31 @@ impl Device {
         Ok(machine)
     }
 
-    /// The ghost's row. Its device id is chosen here; only the restore of a backup changes it.
+    /// Puts another device, under the same identity, in the place of the one that the homeserver
+    /// said it does not know, if that is so: somebody has ended it there. Once an hour at most.
+    pub(super) async fn replace_if_gone(&mut self) -> Result<(), MatrixError> {
+        let now_ms = self.shared.now_ms();
+        if is_within(REPLACING_MS, self.replaced_ms, now_ms) {
+            return Ok(());
+        }
+        let ghost = self.ensure_planned().await?;
+        let is_there = self.shared.client.has_device(&self.user, &ghost.device_id).await?;
+        if ghost.stage <= GhostStage::Replaced || is_there {
+            return Ok(());
+        }
+        let mut tx = self.shared.db.begin().await?;
+        tx.recovery().replace_matrix_device(&self.user).await?;
+        tx.commit().await?;
+        self.replaced_ms = Some(now_ms);
+        tracing::warn!(
+            "matrix.device.replaced: the homeserver no longer had a device of the bridge; \
+             what was sent to it is lost"
+        );
+        Ok(())
+    }
+
+    /// The ghost's row. Its device id is chosen here; only the restore of a backup and
+    /// [`Self::replace_if_gone`] change it.
     async fn ensure_planned(&self) -> Result<Ghost, MatrixError> {
         let mut tx = self.shared.db.read().await?;
         let known = tx.ghosts().find(&self.user).await?;

@@ -67,7 +67,7 @@ impl Device {
         if readers.is_empty() {
             return Err(MatrixError::NobodyThere.into());
         }
-        exchange.add(self.learn_devices(&machine, room, &readers).await?);
+        exchange.add(self.learn_devices(&machine, (room, about.change), &readers).await?);
         let checked = self.check_identities(&machine, &readers, &exchange).await;
         if checked.is_err() {
             // Whatever was wrong may be right in the next answer.
@@ -96,16 +96,17 @@ impl Device {
     }
 
     /// Keys of people are asked for when they are new to the machine, when a sync says that they
-    /// changed, and once for each room they share with a machine that was just loaded.
+    /// changed, and once for each room they share with a machine that was just loaded, or whose
+    /// state has changed: they may have joined it, with other devices than they were invited with.
     async fn learn_devices(
         &mut self,
         machine: &Machine,
-        room: &RoomId,
+        (room, change): (&RoomId, u64),
         readers: &BTreeSet<OwnedUserId>,
     ) -> Result<Exchange, MatrixError> {
         machine.track(readers).await?;
         let mut exchange = self.exchange(machine).await?;
-        let asked = self.asked.get(room);
+        let asked = self.asked.get(room).filter(|(then, _)| *then == change).map(|(_, set)| set);
         let is_new = |reader: &&OwnedUserId| {
             !exchange.queried.contains(*reader) && !asked.is_some_and(|set| set.contains(*reader))
         };
@@ -113,7 +114,7 @@ impl Device {
         if !new.is_empty() {
             exchange.add(self.send_all(machine, vec![machine.query(&new)]).await?);
         }
-        self.asked.insert(room.to_owned(), readers.clone());
+        self.asked.insert(room.to_owned(), (change, readers.clone()));
         Ok(exchange)
     }
 
@@ -160,7 +161,7 @@ impl Device {
     }
 
     async fn share_and_encrypt(
-        &self,
+        &mut self,
         machine: &Arc<Machine>,
         room: &RoomId,
         readers: &BTreeSet<OwnedUserId>,

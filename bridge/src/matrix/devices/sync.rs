@@ -123,10 +123,13 @@ impl Directory {
             })
             .await??;
         let who = Identity::device(&user, &device);
-        let answer = self.shared().client.small_sync(who, since.clone(), self.limits.wait).await?;
+        let answer = self.shared().client.small_sync(who, since.clone(), self.limits.wait).await;
         self.call_slot(slot, |device| {
             Box::pin(async move {
-                let taken = device.take_waited(since, answer).await;
+                let taken = match answer {
+                    Ok(answer) => device.take_waited(since, answer).await,
+                    Err(error) => Err(error.into()),
+                };
                 device.settle(taken)
             })
         })

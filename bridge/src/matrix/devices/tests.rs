@@ -169,3 +169,13 @@ async fn a_homeserver_that_is_away_is_a_passing_fault() {
     let error = devices.ensure_published(&ghost(1)).await.unwrap_err();
     assert_matches!(error, MatrixError::Client(error) if error.is_temporary());
 }
+
+#[test]
+fn keys_are_offered_again_after_a_pause_whatever_the_clock_does() {
+    let mut uploads = super::uploads::Uploads::default();
+    assert!(!uploads.are_paused(0));
+    uploads.pause(1000);
+    assert!(uploads.are_paused(1000) && uploads.are_paused(30_999));
+    assert!(!uploads.are_paused(31_000), "the pause is over");
+    assert!(!uploads.are_paused(999), "the clock was set back");
+}

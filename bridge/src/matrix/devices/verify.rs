@@ -19,7 +19,7 @@ use ruma::{
 use serde_json::{json, value::to_raw_value};
 
 use super::{Devices, device::Device, directory::Interest};
-use crate::matrix::{EncryptError, MatrixError, error::MachineFault as _};
+use crate::matrix::{EncryptError, MatrixError, error::DeviceFault as _};
 
 /// People who verify one device at a time.
 const MAX_PEOPLE: usize = 16;

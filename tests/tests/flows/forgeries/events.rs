@@ -144,7 +144,8 @@ async fn a_relation_outside_the_ciphertext_makes_no_edit() -> Result<()> {
     chat.end().await
 }
 
-/// Delayed, repeated after a lost answer, and refused: each message arrives once and in order.
+/// Delayed, repeated after a lost answer, and refused: each message, under a room key of its own, arrives once and in
+/// order. What that rests on is shown by the test below.
 #[tokio::test]
 async fn delayed_repeated_and_refused_transactions_change_nothing() -> Result<()> {
     let (chat, evil) = Chat::open_under_an_evil_homeserver("delays").await?;
@@ -152,9 +153,13 @@ async fn delayed_repeated_and_refused_transactions_change_nothing() -> Result<()
     alice.send(room, "1").await?;
     bob.receives("1").await?;
     let held = evil.obey(Rule::hold_transactions().times(1));
-    alice.send(room, "2").await?;
+    let say = async |text: &str| {
+        alice.discard_room_key(room).await?;
+        alice.send(room, text).await
+    };
+    say("2").await?;
     held.applied(1).await?;
-    alice.send(room, "3").await?;
+    say("3").await?;
     assert_eq!(chat.times_at_bob("3"), 0, "it overtook what is held");
     drop(held);
     bob.receives("3").await?;
@@ -162,14 +167,45 @@ async fn delayed_repeated_and_refused_transactions_change_nothing() -> Result<()
         [(Rule::lose_answers_to_transactions(), "4"), (Rule::refuse_transactions(), "5")]
     {
         let order = evil.obey(rule.times(1));
-        alice.send(room, text).await?;
+        say(text).await?;
         order.applied(1).await?;
         bob.receives(text).await?;
     }
-    alice.send(room, "6").await?;
+    say("6").await?;
     bob.receives("6").await?;
     let texts = bob.texts_from(&chat.alices_jid());
     println!("safety: transactions: {} of 6 messages, in order", texts.len());
     assert_eq!(texts, ["1", "2", "3", "4", "5", "6"]);
+    chat.end().await
+}
+
+/// The homeserver gives messages for devices away once, along with the transaction, and not again to whoever asks: so it
+/// is where a bridge has only what is pushed to it. The room key that came with a refused transaction is gone.
+#[tokio::test]
+async fn where_room_keys_come_only_with_the_transaction_a_refused_one_costs_a_message() -> Result<()>
+{
+    let (chat, evil) = Chat::open_under_an_evil_homeserver("pushed-keys-only").await?;
+    let Chat { alice, bob, room, .. } = &chat;
+    alice.send(room, "1").await?;
+    bob.receives("1").await?;
+    let given_away = evil.obey(Rule::rewrite_answers(Method::GET, "/sync", |answer| {
+        let events = answer.pointer_mut("/to_device/events").and_then(Value::as_array_mut);
+        events.is_some_and(|events| !std::mem::take(events).is_empty())
+    }));
+    let refused = evil.obey(Rule::refuse_transactions().times(1));
+    alice.discard_room_key(room).await?;
+    alice.send(room, "2").await?;
+    refused.applied(1).await?;
+    // The ghost and the bot have a room key each.
+    given_away.applied(2).await?;
+    drop(given_away);
+    let says = |text: Option<&str>| text.unwrap_or_default().contains("could not be decrypted");
+    alice.message_where(PATIENCE, |message| says(message.body.as_deref())).await?;
+    alice.discard_room_key(room).await?;
+    alice.send(room, "3").await?;
+    bob.receives_within("3", PATIENCE).await?;
+    let texts = bob.texts_from(&chat.alices_jid());
+    println!("safety: transactions_control: {} of 3 messages undecryptable", 3 - texts.len());
+    assert_eq!(texts, ["1", "3"]);
     chat.end().await
 }
