@@ -16,6 +16,7 @@ use sqlx::{
 };
 
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use rand_core::{OsRng, RngCore as _};
@@ -52,6 +53,8 @@ struct Inner {
     epoch: i64,
     witness: Arc<Witness>,
     is_rolled_back: bool,
+    /// Cancelled when a transaction has found another owner.
+    fenced: CancellationToken,
     /// Empty once it is closed.
     lease: Mutex<Option<Lease>>,
 }
@@ -92,8 +95,19 @@ impl Database {
         let readers = open_pool(url, READERS, backend.reader_settings()).await?;
         let lease = Mutex::new(Some(lease));
         let url = Zeroizing::new(url.to_owned());
-        let inner =
-            Inner { backend, url, writer, readers, sealer, epoch, witness, is_rolled_back, lease };
+        let fenced = CancellationToken::new();
+        let inner = Inner {
+            backend,
+            url,
+            writer,
+            readers,
+            sealer,
+            epoch,
+            witness,
+            is_rolled_back,
+            fenced,
+            lease,
+        };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -137,6 +151,7 @@ impl Database {
             sqlx::query_as(FENCE_QUERY).fetch_one(&mut *inner).await?;
         // A database that was set back under us would let keys be used again.
         if epoch != self.0.epoch || self.0.witness.has_seen(commits) {
+            self.0.fenced.cancel();
             return Err(StoreError::Fenced);
         }
         let tx = Transaction::new(inner, Arc::clone(&self.0.sealer));
@@ -151,6 +166,11 @@ impl Database {
     pub async fn read(&self) -> Result<Transaction, StoreError> {
         let inner = self.0.readers.begin().await?;
         Ok(Transaction::new(inner, Arc::clone(&self.0.sealer)))
+    }
+
+    /// Returns when a transaction was refused because this process owns the database no more.
+    pub async fn fenced(&self) {
+        self.0.fenced.cancelled().await;
     }
 
     /// Makes sure that this process still owns the database; takes the lease again where a

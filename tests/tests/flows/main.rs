@@ -11,6 +11,7 @@ mod forgeries;
 mod homeserver_faults;
 mod hostile;
 mod long_conversation;
+mod machine;
 mod management_room;
 mod outages;
 mod permissions;

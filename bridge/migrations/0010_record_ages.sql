@@ -1,0 +1,3 @@
+-- seen_ms: as of other rows that end by age. Of these records only: hashes of Olm messages, and who withheld a room key.
+ALTER TABLE crypto_records ADD COLUMN seen_ms BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX crypto_records_seen ON crypto_records (seen_ms) WHERE kind IN ('olm_hash', 'withheld');
