@@ -213,7 +213,8 @@ impl Bridge {
     pub async fn fails(&mut self, within: Duration) -> Result<()> {
         let process = self.process.as_mut().context("the bridge does not run")?;
         let log = process.log().to_owned();
-        let status = process.ends(within).await.with_context(|| format!("see {}", log.display()))?;
+        let status =
+            process.ends(within).await.with_context(|| format!("see {}", log.display()))?;
         self.process = None;
         ensure!(!status.success(), "the bridge ended well, see {}", log.display());
         Ok(())

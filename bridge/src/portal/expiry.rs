@@ -175,7 +175,8 @@ impl Hub {
     ) -> Result<Option<NewOutboxEvent>, StepError> {
         let notice = to_person(portal, kind);
         let mut tx = self.parts.db.read().await?;
-        let is_told = tx.notices().is_told_since(notice, self.batch_began_ms(), self.now_ms()).await?;
+        let is_told =
+            tx.notices().is_told_since(notice, self.batch_began_ms(), self.now_ms()).await?;
         drop(tx);
         if is_told {
             return Ok(None);

@@ -144,7 +144,7 @@ impl Database {
     /// an older state.
     pub async fn begin(&self) -> Result<Transaction, StoreError> {
         let mut inner = match self.0.backend {
-            Backend::Sqlite => self.0.writer.begin_with("BEGIN IMMEDIATE").await?,
+            Backend::Sqlite => self.begin_on_sqlite().await?,
             Backend::Postgres => self.0.writer.begin().await?,
         };
         let (epoch, commits): (i64, i64) =
@@ -156,6 +156,19 @@ impl Database {
         }
         let tx = Transaction::new(inner, Arc::clone(&self.0.sealer));
         Ok(tx.witnessed(Arc::clone(&self.0.witness), commits))
+    }
+
+    /// SQLite ends a transaction by itself when the disk is full or fails. Its connection does not learn of that, and
+    /// would refuse every other: it is replaced.
+    async fn begin_on_sqlite(&self) -> Result<sqlx::Transaction<'static, Any>, sqlx::Error> {
+        const BEGIN: &str = "BEGIN IMMEDIATE";
+        match self.0.writer.begin_with(BEGIN).await {
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                self.0.writer.acquire().await?.close().await?;
+                self.0.writer.begin_with(BEGIN).await
+            }
+            begun => begun,
+        }
     }
 
     /// Begins a transaction that can only read, beside any writer. The database refuses its

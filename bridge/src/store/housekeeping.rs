@@ -66,8 +66,7 @@ impl Housekeeping<'_> {
     /// When the database failed.
     pub async fn date(&mut self, now_ms: i64) -> Result<(), StoreError> {
         for (table, rows) in DATED {
-            let statement =
-                format!("UPDATE {table} SET seen_ms = $1 WHERE seen_ms = 0 AND {rows}");
+            let statement = format!("UPDATE {table} SET seen_ms = $1 WHERE seen_ms = 0 AND {rows}");
             sqlx::query(sqlx::AssertSqlSafe(statement))
                 .bind(now_ms.max(1))
                 .execute(&mut *self.conn)

@@ -188,7 +188,9 @@ impl Seen {
     }
 
     pub(super) fn is_silent(&self, domain: &str, now_ms: u64) -> bool {
-        self.with(|seen| seen.silent.get(domain).is_some_and(|until_ms| is_put_off(*until_ms, now_ms)))
+        self.with(|seen| {
+            seen.silent.get(domain).is_some_and(|until_ms| is_put_off(*until_ms, now_ms))
+        })
     }
 
     pub(super) fn is_now_silent(&self, domain: &str, until_ms: u64) {
@@ -225,7 +227,9 @@ impl Seen {
         now_ms: u64,
     ) -> bool {
         let key = (chat.clone(), device, namespace);
-        self.with(|seen| seen.missing.get(&key).is_some_and(|until_ms| is_put_off(*until_ms, now_ms)))
+        self.with(|seen| {
+            seen.missing.get(&key).is_some_and(|until_ms| is_put_off(*until_ms, now_ms))
+        })
     }
 }
 

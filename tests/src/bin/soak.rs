@@ -19,8 +19,16 @@ const AGES_DAYS: [u64; 3] = [31, 100, 400];
 async fn main() -> Result<()> {
     let plan = read_arguments()?;
     let mut world = World::start_quiet("soak").await?;
-    println!("{:>8}{:>10}{:>8}{:>12}{:>14}{:>14}{:>16}", "seconds", "messages", "per s",
-        "memory KiB", "database KiB", "its files KiB", "to-device rows");
+    println!(
+        "{:>8}{:>10}{:>8}{:>12}{:>14}{:>14}{:>16}",
+        "seconds",
+        "messages",
+        "per s",
+        "memory KiB",
+        "database KiB",
+        "its files KiB",
+        "to-device rows"
+    );
     let mut last: Option<Sample> = None;
     let outcome = soak(&mut world, plan, |sample| {
         print_sample(sample, last);
@@ -77,7 +85,9 @@ fn print_figures(plan: Plan, outcome: &Outcome) {
         println!("{pace:.1} messages per second, both ways together");
     }
     if let Some(growth) = growth_per_thousand(samples.get(WARM_UP..).unwrap_or_default()) {
-        println!("memory grows by {growth:.0} kB for 1,000 messages after the first {WARM_UP} looks");
+        println!(
+            "memory grows by {growth:.0} kB for 1,000 messages after the first {WARM_UP} looks"
+        );
     }
     println!("lost {lost}, shown twice {twice}, not opened or given back {failures}");
 }
@@ -101,9 +111,8 @@ fn print_tables(plan: Plan, outcome: &Outcome, ages: &[Tables]) {
     println!("\nrows of devices' records that they add:");
     for kind in outcome.after.records.keys() {
         let of = |tables: &Tables| tables.records.get(kind).copied().unwrap_or_default();
-        let rows = columns.iter().map(|tables| {
-            format!("{:>12}", share(of(tables) - of(&outcome.before)))
-        });
+        let rows =
+            columns.iter().map(|tables| format!("{:>12}", share(of(tables) - of(&outcome.before))));
         println!("{kind:<24}{}", rows.collect::<String>());
     }
 }

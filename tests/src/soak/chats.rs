@@ -103,20 +103,22 @@ impl Chats {
     pub async fn open(world: &World, contacts: usize) -> Result<Self> {
         let alice = RustUser::start(&world.homeserver, "alice").await?;
         let peers = INDEPENDENT.get(..contacts.min(INDEPENDENT.len())).unwrap_or_default();
-        let crowd = Crowd::join(&world.xmpp, contacts - peers.len()).await?;
+        let alices_jid = world.jid_of(alice.user_id());
+        let members = contacts - peers.len();
+        let crowd = Crowd::join(&world.xmpp, members, alices_jid.clone()).await?;
         let mut independent = Vec::new();
         for (name, namespace) in peers {
             let device = Device { speaks: &[*namespace], ..Device::default() };
             independent.push(world.omemo_device(name, &device).await?);
         }
-        let jids = (0..contacts - peers.len()).map(crowd::jid_of);
+        let jids = (0..members).map(crowd::jid_of);
         let jids = jids.chain(independent.iter().map(|peer| peer.jid().to_owned()));
         let ghosts: Vec<String> = jids.map(|jid| world.ghost_of(&jid)).collect();
         let rooms = stream::iter(&ghosts).map(|ghost| open_room(&alice, ghost)).buffered(AT_ONCE);
         let rooms = rooms.try_collect().await?;
         Ok(Self {
-            alices_jid: world.jid_of(alice.user_id()),
             alice,
+            alices_jid,
             crowd,
             independent,
             rooms,

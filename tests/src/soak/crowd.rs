@@ -48,14 +48,13 @@ struct Order {
 }
 
 impl Crowd {
-    /// So many contacts, every second of whom speaks the older form of OMEMO.
+    /// So many contacts, every second of whom speaks the older form of OMEMO, and who write to `partner` (a bare JID).
     ///
     /// # Errors
     /// When the server does not let them in.
-    pub async fn join(server: &XmppServer, number: usize) -> Result<Self> {
+    pub async fn join(server: &XmppServer, number: usize, partner: String) -> Result<Self> {
         let members = (0..number).map(|index| {
-            let namespace =
-                if index.is_multiple_of(2) { Namespace::V2 } else { Namespace::Legacy };
+            let namespace = if index.is_multiple_of(2) { Namespace::V2 } else { Namespace::Legacy };
             Member::new(jid_of(index), namespace)
         });
         let members = members.collect::<Result<Vec<_>>>()?;
@@ -67,15 +66,16 @@ impl Crowd {
         let (writer, heard) = journal();
         let end = CancellationToken::new();
         let ended = end.clone();
-        let theirs = Theirs { members, stream, heard: writer, written: 0 };
-        TaskTracker::new().spawn(async move { ended.run_until_cancelled(theirs.live(to_write)).await });
+        let theirs = Theirs { members, partner, stream, heard: writer, written: 0 };
+        TaskTracker::new()
+            .spawn(async move { ended.run_until_cancelled(theirs.live(to_write)).await });
         Ok(Self { orders, heard, _end: end.drop_guard() })
     }
 
-    /// A contact writes to whoever wrote to them first. Returns when the server has it.
+    /// A contact writes to the partner. Returns when the server has it.
     ///
     /// # Errors
-    /// When nobody has written to them, or the stream has ended.
+    /// When the partner has not written to them before, or the stream has ended.
     pub async fn says(&self, member: usize, text: String) -> Result<()> {
         let (written, answer) = oneshot::channel();
         let order = Order { member, text, written };
@@ -97,6 +97,7 @@ pub fn jid_of(member: usize) -> String {
 /// All that the one task of the contacts owns.
 struct Theirs {
     members: Vec<Member>,
+    partner: String,
     stream: Component<TcpServerConnector>,
     heard: Writer<Heard>,
     written: u64,
@@ -121,8 +122,8 @@ impl Theirs {
 
     async fn say(&mut self, member: usize, text: &str) -> Result<()> {
         let member = self.members.get_mut(member).context("no such contact")?;
-        let (to, sealed) = member.seal(text)?;
-        let mut message = Message::new_with_type(MessageType::Chat, Jid::new(&to)?);
+        let sealed = member.seal(&self.partner, text)?;
+        let mut message = Message::new_with_type(MessageType::Chat, Jid::new(&self.partner)?);
         message.from = Some(Jid::new(member.jid())?);
         self.written += 1;
         message.id = Some(Id(format!("m{}", self.written)));

@@ -56,7 +56,8 @@ impl Gauges {
     /// # Errors
     /// When one cannot be read.
     pub async fn read(&self, messages: usize) -> Result<Sample> {
-        const PAGES: &str = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
+        const PAGES: &str =
+            "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
         const WAITING: &str = "SELECT COUNT(*) FROM device_inbox \
              WHERE user_id LIKE '@xmpp\\_%' ESCAPE '\\' OR user_id LIKE '@gephyra:%'";
         let files = ["", "-wal", "-shm"].map(|end| format!("{}{end}", self.database.display()));
@@ -120,7 +121,9 @@ impl Tables {
 pub fn growth_per_thousand(samples: &[Sample]) -> Option<f64> {
     let points: Vec<(f64, f64)> = samples
         .iter()
-        .filter_map(|it| Some((u32::try_from(it.messages).ok()?, u32::try_from(it.resident_kib).ok()?)))
+        .filter_map(|it| {
+            Some((u32::try_from(it.messages).ok()?, u32::try_from(it.resident_kib).ok()?))
+        })
         .map(|(messages, kib)| (f64::from(messages) / 1000.0, f64::from(kib)))
         .collect();
     let count = f64::from(u32::try_from(points.len()).ok()?);
@@ -136,7 +139,8 @@ pub fn growth_per_thousand(samples: &[Sample]) -> Option<f64> {
 /// # Errors
 /// When there is no such process.
 pub fn resident_kib(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the bridge has ended")?;
+    let status =
+        fs::read_to_string(format!("/proc/{pid}/status")).context("the bridge has ended")?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let resident = resident.and_then(|text| text.trim().strip_suffix(" kB"));
     Ok(resident.context("no resident size")?.trim().parse()?)

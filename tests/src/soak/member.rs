@@ -1,5 +1,6 @@
-//! One contact of the crowd: an OMEMO device that has one chat.
+//! One contact of the crowd: an OMEMO device.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
@@ -19,12 +20,12 @@ pub(super) struct Member {
     jid: String,
     account: Account,
     namespace: Namespace,
-    chat: Option<Chat>,
+    /// By the bare JID at the other end, which has one device.
+    chats: BTreeMap<String, Chat>,
 }
 
 /// What is known of the device at the other end.
 struct Chat {
-    jid: String,
     device: DeviceId,
     sessions: SessionList,
     pinned: Option<IdentityKey>,
@@ -32,7 +33,8 @@ struct Chat {
 
 impl Member {
     pub(super) fn new(jid: String, namespace: Namespace) -> Result<Self> {
-        Ok(Self { jid, account: Account::generate(now()?, &mut OsRng), namespace, chat: None })
+        let account = Account::generate(now()?, &mut OsRng);
+        Ok(Self { jid, account, namespace, chats: BTreeMap::new() })
     }
 
     pub(super) fn jid(&self) -> &str {
@@ -64,7 +66,7 @@ impl Member {
     /// When it cannot be opened.
     pub(super) fn open(&mut self, from: &str, element: &Element) -> Result<Option<String>> {
         let encrypted = EncryptedElement::from_element(element)?;
-        let known = self.chat.as_ref().filter(|chat| chat.device == encrypted.sender());
+        let known = self.chats.get(from).filter(|chat| chat.device == encrypted.sender());
         let sender = Sender {
             jid: from.to_owned(),
             sessions: known.map(|chat| chat.sessions.clone()),
@@ -79,14 +81,14 @@ impl Member {
         })
     }
 
-    /// Encrypts a text to whoever wrote first; gives their bare JID too.
+    /// Encrypts a text to somebody who has written before.
     ///
     /// # Errors
-    /// When nobody has.
-    pub(super) fn seal(&mut self, text: &str) -> Result<(String, Element)> {
-        let chat = self.chat.as_ref().context("nobody has written to this contact yet")?;
+    /// When they have not.
+    pub(super) fn seal(&mut self, to: &str, text: &str) -> Result<Element> {
+        let chat = self.chats.get(to).context("nobody has written to this contact yet")?;
         let recipient = Recipient {
-            jid: chat.jid.clone(),
+            jid: to.to_owned(),
             device: chat.device,
             sessions: Some(chat.sessions.clone()),
             bundle: None,
@@ -100,13 +102,12 @@ impl Member {
             }
         };
         let machine = Machine::new(&self.account, &self.jid);
-        let sealed = machine.encrypt(&chat.jid, vec![recipient], &payload, now()?, &mut OsRng)?;
+        let sealed = machine.encrypt(to, vec![recipient], &payload, now()?, &mut OsRng)?;
         if !sealed.failures.is_empty() {
             bail!("the device at the other end cannot be encrypted to");
         }
-        let to = chat.jid.clone();
         self.save(sealed.changes)?;
-        Ok((to, sealed.element.to_element()))
+        Ok(sealed.element.to_element())
     }
 
     fn save(&mut self, changes: OmemoChanges) -> Result<()> {
@@ -115,13 +116,13 @@ impl Member {
             self.account = account;
         }
         for change in changes.sessions {
-            let pinned = self.chat.take().filter(|chat| chat.device == change.device);
-            let pinned = pinned.and_then(|chat| chat.pinned);
-            let (jid, device, sessions) = (change.jid, change.device, change.sessions);
-            self.chat = Some(Chat { jid, device, sessions, pinned });
+            let (device, sessions) = (change.device, change.sessions);
+            let known = self.chats.get(&change.jid).filter(|chat| chat.device == device);
+            let pinned = known.and_then(|chat| chat.pinned);
+            self.chats.insert(change.jid, Chat { device, sessions, pinned });
         }
         for pin in changes.pins {
-            if let Some(chat) = self.chat.as_mut().filter(|chat| chat.device == pin.device) {
+            if let Some(chat) = self.chats.get_mut(&pin.jid) {
                 chat.pinned = Some(pin.identity);
             }
         }
