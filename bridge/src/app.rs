@@ -177,8 +177,9 @@ impl App {
         });
         let (db, stop, hold) = (self.db.clone(), self.stop.clone(), self.hold);
         self.tracker.spawn(async move {
+            let clock = WatchedClock::start();
             tokio::select! {
-                never = keep_house(&db, &SystemClock, hold) => match never {},
+                never = keep_house(&db, &clock, hold) => match never {},
                 () = stop.cancelled() => {}
             }
         });

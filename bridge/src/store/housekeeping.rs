@@ -45,12 +45,13 @@ impl Transaction {
 }
 
 impl Housekeeping<'_> {
-    /// The newest date of any row, in milliseconds since 1970; 0 before the first round.
+    /// The newest date of any row or round, in milliseconds since 1970; 0 before the first round.
     ///
     /// # Errors
     /// When the database failed.
     pub async fn newest(&mut self) -> Result<i64, StoreError> {
-        let mut newest = 0;
+        let (mut newest,): (i64,) =
+            sqlx::query_as("SELECT looked_ms FROM store_owner").fetch_one(&mut *self.conn).await?;
         for (table, rows) in DATED {
             let statement = format!("SELECT MAX(seen_ms) FROM {table} WHERE {rows}");
             let (seen,): (Option<i64>,) =
@@ -60,7 +61,7 @@ impl Housekeeping<'_> {
         Ok(newest)
     }
 
-    /// Dates the rows that are new since the last round, in milliseconds since 1970.
+    /// Dates this round and the rows that are new since the last one, in milliseconds since 1970.
     ///
     /// # Errors
     /// When the database failed.
@@ -72,6 +73,10 @@ impl Housekeeping<'_> {
                 .execute(&mut *self.conn)
                 .await?;
         }
+        sqlx::query("UPDATE store_owner SET looked_ms = $1")
+            .bind(now_ms)
+            .execute(&mut *self.conn)
+            .await?;
         Ok(())
     }
 

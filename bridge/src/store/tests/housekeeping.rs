@@ -20,6 +20,7 @@ on_both_databases!(
     an_encrypted_event_is_recognised_as_long_as_its_key,
     hashes_of_olm_messages_go_by_age_and_other_records_stay,
     a_clock_that_jumps_forgets_nothing,
+    a_bridge_without_traffic_goes_on_forgetting,
 );
 
 const NOTHING: Forgotten = Forgotten { messages: 0, room_keys: 0, positions: 0, records: 0 };
@@ -204,4 +205,17 @@ async fn a_clock_that_jumps_forgets_nothing(location: TestDatabase) {
     }
     let before = count(&db, "message_map").await;
     assert!(one_more(9366).await <= before, "nothing is forgotten any more");
+}
+
+async fn a_bridge_without_traffic_goes_on_forgetting(location: TestDatabase) {
+    let db = location.open().await;
+    let mut tx = db.begin().await.unwrap();
+    add_message(&mut tx, "$1").await;
+    tx.commit().await.unwrap();
+    for day in (1000..=1360).step_by(20) {
+        look_once(&db, &Day(day), Duration::ZERO).await.unwrap();
+    }
+    assert_eq!(count(&db, "message_map").await, 1);
+    look_once(&db, &Day(1366), Duration::ZERO).await.unwrap();
+    assert_eq!(count(&db, "message_map").await, 0);
 }
