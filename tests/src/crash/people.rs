@@ -17,7 +17,7 @@ use crate::rust_user::{Happening, RustUser};
 use crate::world::World;
 
 /// Between two messages of one side.
-const PACE: Duration = Duration::from_millis(200);
+const PACE: Duration = Duration::from_millis(500);
 
 /// Alice on Matrix and Bob on XMPP, in a chat that Alice opened.
 #[derive(Debug)]
