@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     appservice::{self, AppserviceState},
-    clock::{Clock, SystemClock},
+    clock::{Clock, SystemClock, WatchedClock},
     config::Config,
     housekeeping::keep_house,
     matrix::{ClientError, DeviceLimits, Devices, DevicesParts, MatrixClient, Outbox},
@@ -103,7 +103,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
 impl App {
     fn build(config: &Config, db: Database, stop: CancellationToken) -> Result<Self, AppError> {
         let tracker = TaskTracker::new();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(WatchedClock::start());
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
@@ -177,8 +177,9 @@ impl App {
         });
         let (db, stop, hold) = (self.db.clone(), self.stop.clone(), self.hold);
         self.tracker.spawn(async move {
+            let clock = WatchedClock::start();
             tokio::select! {
-                never = keep_house(&db, &SystemClock, hold) => match never {},
+                never = keep_house(&db, &clock, hold) => match never {},
                 () = stop.cancelled() => {}
             }
         });
@@ -227,7 +228,8 @@ async fn until_died(died: &CancellationToken, stop: &CancellationToken) {
 /// the XMPP server would send it stanzas that it cannot keep.
 async fn until_replaced(db: &Database) {
     loop {
-        tokio::time::sleep(CONFIRM_EVERY).await;
+        // A transaction that was refused says it earlier.
+        let _ = tokio::time::timeout(CONFIRM_EVERY, db.fenced()).await;
         match db.confirm_owner().await {
             Ok(()) => {}
             Err(StoreError::Fenced) => {

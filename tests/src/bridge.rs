@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
 use sqlx::{AnyConnection, Connection as _};
 use tokio::time::Instant;
 
+use crate::ports::free_port;
 use crate::process::{self, Process};
 use crate::xmpp_server::{COMPONENT, COMPONENT_SECRET};
 
@@ -28,6 +30,20 @@ pub struct BridgeConfig {
     pub component_port: u16,
     /// The database; a file in `dir` unless told otherwise.
     pub database_url: Option<String>,
+    /// What its process finds in the environment besides.
+    pub environment: Environment,
+}
+
+/// Variables of a process: names and values.
+pub type Environment = Vec<(&'static str, String)>;
+
+/// What a program may write into files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// Nothing.
+    None,
+    /// What it likes.
+    Plenty,
 }
 
 /// The bridge: its files, and the process while it runs.
@@ -104,7 +120,6 @@ impl Bridge {
     /// When it does not become so.
     pub async fn run(&mut self) -> Result<()> {
         let mut command = self.run_command();
-        command.env("GEPHYRA_LOGGING__LEVEL", "debug");
         command.env("FAILPOINT_FILE", self.failpoint_order());
         let process = Process::start("gephyra", command, &self.config.dir)?;
         let log = process.log().to_owned();
@@ -162,6 +177,67 @@ impl Bridge {
         Ok(())
     }
 
+    /// Lets the program stand still, as a machine that hangs, until [`Bridge::resume`].
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pause(&self) -> Result<()> {
+        self.process.as_ref().context("the bridge does not run")?.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resume(&self) -> Result<()> {
+        self.process.as_ref().context("the bridge does not run")?.signal(Signal::CONT)
+    }
+
+    /// Lets the program write no byte into any file, or as many as it likes.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn limit_files(&self, room: Room) -> Result<()> {
+        let pid = self.pid().context("the bridge does not run")?;
+        let limit = match room {
+            Room::None => "--fsize=0:unlimited",
+            Room::Plenty => "--fsize=unlimited",
+        };
+        let mut command = process::command("prlimit");
+        command.args(["--pid", &pid.to_string(), limit]);
+        process::run(command).await.map(drop)
+    }
+
+    /// A second program on the same files, which the homeserver does not call: it listens on another port.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub fn twin(&self) -> Result<Self> {
+        let mut config = self.config.clone();
+        config.appservice_port = free_port()?;
+        config.environment.push(("GEPHYRA_APPSERVICE__LISTEN", loopback(config.appservice_port)));
+        Ok(Self { config, process: None })
+    }
+
+    /// Waits until the program has ended by itself with an error.
+    ///
+    /// # Errors
+    /// When it still runs, or ended well.
+    pub async fn fails(&mut self, within: Duration) -> Result<()> {
+        let process = self.process.as_mut().context("the bridge does not run")?;
+        let log = process.log().to_owned();
+        let status =
+            process.ends(within).await.with_context(|| format!("see {}", log.display()))?;
+        self.process = None;
+        ensure!(!status.success(), "the bridge ended well, see {}", log.display());
+        Ok(())
+    }
+
+    /// The address of its database.
+    pub fn database_url(&self) -> String {
+        database_url(&self.config)
+    }
+
     /// Starts a second program on the same files, while the first one runs; gives what it says.
     ///
     /// # Errors
@@ -174,8 +250,12 @@ impl Bridge {
     }
 
     fn run_command(&self) -> tokio::process::Command {
-        let mut command = process::command(&self.config.program);
+        // A file that may not grow is an error of its write, as a full disk is, and not the end of the process.
+        let mut command = process::command("env");
+        command.arg("--ignore-signal=XFSZ").arg(&self.config.program);
         command.arg("run").arg("-c").arg(self.config.dir.join("config.toml"));
+        command.env("GEPHYRA_LOGGING__LEVEL", "debug");
+        command.envs(self.config.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

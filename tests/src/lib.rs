@@ -26,6 +26,7 @@ pub mod postgres;
 pub mod process;
 pub mod prosody;
 pub mod rust_user;
+pub mod soak;
 pub mod synapse;
 pub mod world;
 pub mod xmpp_server;

@@ -112,7 +112,11 @@ impl Process {
         self.child.kill().await.with_context(|| format!("killing {}", self.name))
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    /// Sends the process a signal.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = self.child.id().with_context(|| format!("{} has ended already", self.name))?;
         let pid = Pid::from_raw(i32::try_from(pid)?).context("a process id of zero")?;
         kill_process(pid, signal).with_context(|| format!("signalling {}", self.name))

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::certificate;
 use crate::process::{self, Process};
-use crate::xmpp_server::{COMPONENT, COMPONENT_SECRET, DOMAIN, XmppServerConfig};
+use crate::xmpp_server::{COMPONENT, COMPONENT_SECRET, CROWD, DOMAIN, XmppServerConfig};
 
 /// A running Prosody.
 #[derive(Debug)]
@@ -114,6 +114,8 @@ VirtualHost "{DOMAIN}"
 Component "{COMPONENT}"
     component_secret = "{COMPONENT_SECRET}"
     component_conflict_resolve = "kick_old"
+Component "{CROWD}"
+    component_secret = "{COMPONENT_SECRET}"
 "#
     )
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::bridge::{Bridge, BridgeConfig};
+use crate::bridge::{Bridge, BridgeConfig, Environment};
 use crate::element::ElementUser;
 use crate::evil_hs::{EvilHomeserver, EvilPorts};
 use crate::faults::XmppLink;
@@ -48,6 +48,17 @@ pub enum Program {
     WithFailpoints,
 }
 
+/// What differs for the bridge in a world that is recorded.
+#[derive(Debug, Default)]
+pub struct Setting {
+    /// The build.
+    pub program: Program,
+    /// Its database; a file unless told otherwise.
+    pub database_url: Option<String>,
+    /// What its process finds in the environment besides.
+    pub environment: Environment,
+}
+
 /// What differs from the plain world.
 #[derive(Debug, Default)]
 struct Plan {
@@ -56,6 +67,7 @@ struct Plan {
     xmpp: XmppSoftware,
     links: Links,
     database_url: Option<String>,
+    environment: Environment,
 }
 
 /// The ports at which links stand in for a server or the bridge.
@@ -79,6 +91,15 @@ impl World {
     /// When one of them does not come up.
     pub async fn start(name: &str) -> Result<Self> {
         Self::build(name, Plan::default()).await
+    }
+
+    /// As [`World::start`], with a bridge that does not log every step.
+    ///
+    /// # Errors
+    /// When one of them does not come up.
+    pub async fn start_quiet(name: &str) -> Result<Self> {
+        let environment = vec![("GEPHYRA_LOGGING__LEVEL", "info".to_owned())];
+        Self::build(name, Plan { environment, ..Plan::default() }).await
     }
 
     /// As [`World::start`], with ejabberd in place of Prosody.
@@ -138,18 +159,21 @@ impl World {
     /// When one of them does not come up.
     pub async fn start_recorded(
         name: &str,
-        program: Program,
+        setting: Setting,
     ) -> Result<(Self, EvilHomeserver, XmppLink)> {
+        let Setting { program, database_url, environment } = setting;
         let (ports, port) = (EvilPorts::choose()?, free_port()?);
         let evil = EvilHomeserver::start(ports).await?;
         let links = Links { homeserver: Some(ports), xmpp: Some(port) };
-        let world = Self::build(name, Plan { program, links, ..Plan::default() }).await?;
+        let plan = Plan { program, links, database_url, environment, ..Plan::default() };
+        let world = Self::build(name, plan).await?;
         let link = XmppLink::start(port, world.xmpp.component_port()).await?;
         Ok((world, evil, link))
     }
 
     async fn build(name: &str, plan: Plan) -> Result<Self> {
-        let Plan { program, homeserver: kind, xmpp: software, links, database_url } = plan;
+        let Plan { program, homeserver: kind, xmpp: software, links, database_url, environment } =
+            plan;
         let files = Files { dir: paths::scratch(name)?, done: false };
         let mut synapse = homeserver_config(files.dir.join("homeserver"), kind)?;
         if let Some(ports) = links.homeserver {
@@ -173,6 +197,7 @@ impl World {
             appservice_port: links.homeserver.map_or_else(free_port, |ports| Ok(ports.bridge))?,
             component_port: links.xmpp.unwrap_or(xmpp.component_port),
             database_url,
+            environment,
         });
         let mut bridge = bridge.await?;
         if let Some(ports) = links.homeserver {
@@ -252,8 +277,13 @@ impl World {
     /// When the bridge does not end well.
     pub async fn end(mut self) -> Result<()> {
         self.bridge.stop().await?;
-        self.files.done = true;
+        self.clear();
         Ok(())
+    }
+
+    /// Ends a story whose bridge does not run any more, and clears the folder.
+    pub fn clear(mut self) {
+        self.files.done = true;
     }
 }
 

@@ -13,7 +13,10 @@ pub const DOMAIN: &str = "localhost";
 /// The component's domain.
 pub const COMPONENT: &str = "bridge.localhost";
 
-/// What the component proves itself with.
+/// The domain of contacts who live in a component of their own.
+pub const CROWD: &str = "crowd.localhost";
+
+/// What either component proves itself with.
 pub const COMPONENT_SECRET: &str = "only-for-tests";
 
 /// What an XMPP server is started with.

@@ -46,7 +46,7 @@ pub const FOR_DEMO: [Need; 5] = [
 ];
 
 /// What the tests need.
-pub const EVERYTHING: [Need; 8] = {
+pub const EVERYTHING: [Need; 9] = {
     let [a, b, c, d, e] = FOR_DEMO;
     let npm = Need {
         name: "npm",
@@ -63,7 +63,12 @@ pub const EVERYTHING: [Need; 8] = {
         packages: &["ejabberd"],
         present: || find_program("ejabberdctl").is_some(),
     };
-    [a, b, c, d, e, npm, postgresql, ejabberd]
+    let faketime = Need {
+        name: "libfaketime",
+        packages: &["libfaketime"],
+        present: || output(Command::new("dpkg").args(["-L", "libfaketime"])).is_ok(),
+    };
+    [a, b, c, d, e, npm, postgresql, ejabberd, faketime]
 };
 
 /// Installs what is missing of these, and the packages of Python and JavaScript that go with them.

@@ -1,5 +1,5 @@
 //! What the README's commands call: `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`, `cargo xtask safety`,
-//! `cargo xtask crash`, `cargo xtask mutants`.
+//! `cargo xtask crash`, `cargo xtask soak`, `cargo xtask mutants`.
 #![expect(
     clippy::print_stdout,
     reason = "these commands tell the person at the terminal what they do"
@@ -13,6 +13,7 @@ mod mutants;
 mod postgres;
 mod safety;
 mod shell;
+mod soak;
 mod test;
 
 use anyhow::Result;
@@ -48,6 +49,11 @@ enum Task {
         #[command(flatten)]
         how: crash::How,
     },
+    /// Lets messages flow over many chats, as fast as the servers take them, and prints what grows
+    Soak {
+        #[command(flatten)]
+        load: soak::Load,
+    },
     /// Changes the code of ratchet, trust, policy and dedupe bit by bit, and prints each change that no unit test notices
     Mutants {
         /// Only these files; all of them take hours
@@ -65,6 +71,7 @@ fn main() -> Result<()> {
         Task::Bench => bench::bench(),
         Task::Safety => safety::safety(),
         Task::Crash { deaths, how } => crash::crash(&deaths, &how),
+        Task::Soak { load } => soak::soak(&load),
         Task::Mutants { file } => mutants::mutants(&file),
     }
 }

@@ -155,11 +155,13 @@ impl Hub {
         Ok(true)
     }
 
-    /// Whether what waits since this time (milliseconds since 1970) has waited too long.
+    /// Whether what waits since this time (milliseconds since 1970) has waited too long, by a clock that was not set
+    /// of late.
     fn is_over(&self, since_ms: i64) -> bool {
         let hold = self.parts.policy.hold_hours.as_duration();
         let waited_ms = self.now_ms().saturating_sub(since_ms);
-        u128::try_from(waited_ms).unwrap_or_default() >= hold.as_millis()
+        let is_over = u128::try_from(waited_ms).unwrap_or_default() >= hold.as_millis();
+        is_over && self.parts.clock.is_settled()
     }
 
     fn batch_began_ms(&self) -> i64 {
@@ -176,7 +178,8 @@ impl Hub {
     ) -> Result<Option<NewOutboxEvent>, StepError> {
         let notice = to_person(portal, kind);
         let mut tx = self.parts.db.read().await?;
-        let is_told = tx.notices().is_told_since(notice, self.batch_began_ms()).await?;
+        let is_told =
+            tx.notices().is_told_since(notice, self.batch_began_ms(), self.now_ms()).await?;
         drop(tx);
         if is_told {
             return Ok(None);
@@ -212,7 +215,7 @@ impl Hub {
         let tell = async {
             let since_ms = self.batch_began_ms();
             let mut tx = self.parts.db.read().await?;
-            let is_told = tx.notices().is_told_since(notice, since_ms).await?;
+            let is_told = tx.notices().is_told_since(notice, since_ms, self.now_ms()).await?;
             drop(tx);
             if is_told {
                 return Ok(true);

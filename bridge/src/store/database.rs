@@ -16,6 +16,7 @@ use sqlx::{
 };
 
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use rand_core::{OsRng, RngCore as _};
@@ -52,6 +53,8 @@ struct Inner {
     epoch: i64,
     witness: Arc<Witness>,
     is_rolled_back: bool,
+    /// Cancelled when a transaction has found another owner.
+    fenced: CancellationToken,
     /// Empty once it is closed.
     lease: Mutex<Option<Lease>>,
 }
@@ -92,8 +95,19 @@ impl Database {
         let readers = open_pool(url, READERS, backend.reader_settings()).await?;
         let lease = Mutex::new(Some(lease));
         let url = Zeroizing::new(url.to_owned());
-        let inner =
-            Inner { backend, url, writer, readers, sealer, epoch, witness, is_rolled_back, lease };
+        let fenced = CancellationToken::new();
+        let inner = Inner {
+            backend,
+            url,
+            writer,
+            readers,
+            sealer,
+            epoch,
+            witness,
+            is_rolled_back,
+            fenced,
+            lease,
+        };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -130,17 +144,31 @@ impl Database {
     /// an older state.
     pub async fn begin(&self) -> Result<Transaction, StoreError> {
         let mut inner = match self.0.backend {
-            Backend::Sqlite => self.0.writer.begin_with("BEGIN IMMEDIATE").await?,
+            Backend::Sqlite => self.begin_on_sqlite().await?,
             Backend::Postgres => self.0.writer.begin().await?,
         };
         let (epoch, commits): (i64, i64) =
             sqlx::query_as(FENCE_QUERY).fetch_one(&mut *inner).await?;
         // A database that was set back under us would let keys be used again.
         if epoch != self.0.epoch || self.0.witness.has_seen(commits) {
+            self.0.fenced.cancel();
             return Err(StoreError::Fenced);
         }
         let tx = Transaction::new(inner, Arc::clone(&self.0.sealer));
         Ok(tx.witnessed(Arc::clone(&self.0.witness), commits))
+    }
+
+    /// SQLite ends a transaction by itself when the disk is full or fails. Its connection does not learn of that, and
+    /// would refuse every other: it is replaced.
+    async fn begin_on_sqlite(&self) -> Result<sqlx::Transaction<'static, Any>, sqlx::Error> {
+        const BEGIN: &str = "BEGIN IMMEDIATE";
+        match self.0.writer.begin_with(BEGIN).await {
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                self.0.writer.acquire().await?.close().await?;
+                self.0.writer.begin_with(BEGIN).await
+            }
+            begun => begun,
+        }
     }
 
     /// Begins a transaction that can only read, beside any writer. The database refuses its
@@ -151,6 +179,11 @@ impl Database {
     pub async fn read(&self) -> Result<Transaction, StoreError> {
         let inner = self.0.readers.begin().await?;
         Ok(Transaction::new(inner, Arc::clone(&self.0.sealer)))
+    }
+
+    /// Returns when a transaction was refused because this process owns the database no more.
+    pub async fn fenced(&self) {
+        self.0.fenced.cancelled().await;
     }
 
     /// Makes sure that this process still owns the database; takes the lease again where a

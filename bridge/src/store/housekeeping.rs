@@ -7,8 +7,17 @@ use sqlx::AnyConnection;
 
 use super::{StoreError, Transaction};
 
-/// The tables whose rows are dated.
-const DATED: [&str; 3] = ["message_map", "megolm_index", "crypto_room_keys"];
+/// The tables whose rows are dated, and which of their rows.
+const DATED: [(&str, &str); 4] = [
+    ("message_map", "TRUE"),
+    ("megolm_index", "TRUE"),
+    ("crypto_room_keys", "TRUE"),
+    ("crypto_records", ENDING_RECORDS),
+];
+
+/// Records of devices that end by age. The hash of an Olm message only tells a repetition from a broken session; who
+/// withheld a room key is of no use when its messages are gone.
+const ENDING_RECORDS: &str = "kind IN ('olm_hash', 'withheld')";
 
 /// What one round has forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +28,8 @@ pub struct Forgotten {
     pub room_keys: u64,
     /// Places in those room keys' sessions.
     pub positions: u64,
+    /// Hashes of Olm messages, and notes of room keys that were withheld.
+    pub records: u64,
 }
 
 /// Rows that end by age.
@@ -34,14 +45,15 @@ impl Transaction {
 }
 
 impl Housekeeping<'_> {
-    /// The newest date of any row, in milliseconds since 1970; 0 before the first round.
+    /// The newest date of any row or round, in milliseconds since 1970; 0 before the first round.
     ///
     /// # Errors
     /// When the database failed.
     pub async fn newest(&mut self) -> Result<i64, StoreError> {
-        let mut newest = 0;
-        for table in DATED {
-            let statement = format!("SELECT MAX(seen_ms) FROM {table}");
+        let (mut newest,): (i64,) =
+            sqlx::query_as("SELECT looked_ms FROM store_owner").fetch_one(&mut *self.conn).await?;
+        for (table, rows) in DATED {
+            let statement = format!("SELECT MAX(seen_ms) FROM {table} WHERE {rows}");
             let (seen,): (Option<i64>,) =
                 sqlx::query_as(sqlx::AssertSqlSafe(statement)).fetch_one(&mut *self.conn).await?;
             newest = newest.max(seen.unwrap_or_default());
@@ -49,23 +61,27 @@ impl Housekeeping<'_> {
         Ok(newest)
     }
 
-    /// Dates the rows that are new since the last round, in milliseconds since 1970.
+    /// Dates this round and the rows that are new since the last one, in milliseconds since 1970.
     ///
     /// # Errors
     /// When the database failed.
     pub async fn date(&mut self, now_ms: i64) -> Result<(), StoreError> {
-        for table in DATED {
-            let statement = format!("UPDATE {table} SET seen_ms = $1 WHERE seen_ms = 0");
+        for (table, rows) in DATED {
+            let statement = format!("UPDATE {table} SET seen_ms = $1 WHERE seen_ms = 0 AND {rows}");
             sqlx::query(sqlx::AssertSqlSafe(statement))
                 .bind(now_ms.max(1))
                 .execute(&mut *self.conn)
                 .await?;
         }
+        sqlx::query("UPDATE store_owner SET looked_ms = $1")
+            .bind(now_ms)
+            .execute(&mut *self.conn)
+            .await?;
         Ok(())
     }
 
     /// Forgets messages that are known since before `messages_ms`, and room keys that came and
-    /// were last used before `keys_ms` (milliseconds since 1970). The guard against replays goes with
+    /// were last used before `keys_ms` (milliseconds since 1970), with the records of that age. The guard against replays goes with
     /// the key, never before it: what cannot be decrypted cannot be replayed.
     ///
     /// # Errors
@@ -91,8 +107,16 @@ impl Housekeeping<'_> {
         .execute(&mut *self.conn)
         .await?
         .rows_affected();
+        let statement = format!(
+            "DELETE FROM crypto_records WHERE seen_ms > 0 AND seen_ms < $1 AND {ENDING_RECORDS}"
+        );
+        let records = sqlx::query(sqlx::AssertSqlSafe(statement))
+            .bind(keys_ms)
+            .execute(&mut *self.conn)
+            .await?
+            .rows_affected();
         if room_keys == 0 {
-            return Ok(Forgotten { messages, room_keys, positions: 0 });
+            return Ok(Forgotten { messages, room_keys, positions: 0, records });
         }
         let positions = sqlx::query(
             "DELETE FROM megolm_index WHERE seen_ms > 0 AND seen_ms < $1 AND NOT EXISTS (\
@@ -104,6 +128,6 @@ impl Housekeeping<'_> {
         .execute(&mut *self.conn)
         .await?
         .rows_affected();
-        Ok(Forgotten { messages, room_keys, positions })
+        Ok(Forgotten { messages, room_keys, positions, records })
     }
 }

@@ -44,7 +44,8 @@ impl<'t> Notices<'t> {
     }
 
     /// As [`Self::first_time`], for what is said at intervals: whether it was not said since
-    /// `since_ms`, both times in milliseconds since 1970.
+    /// `since_ms`, both times in milliseconds since 1970. What was said later than now was said by
+    /// a clock that was wrong, and does not count.
     ///
     /// # Errors
     /// When the database failed.
@@ -57,7 +58,7 @@ impl<'t> Notices<'t> {
         let result = sqlx::query(
             "INSERT INTO notices (scope, subject, kind, told_ms) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (scope, subject, kind) DO UPDATE SET told_ms = excluded.told_ms \
-             WHERE notices.told_ms < $5",
+             WHERE notices.told_ms < $5 OR notices.told_ms > $4",
         )
         .bind(notice.scope)
         .bind(notice.subject)
@@ -69,8 +70,8 @@ impl<'t> Notices<'t> {
         Ok(result.rows_affected() == 1)
     }
 
-    /// Whether this has been said since a time (milliseconds since 1970). Only
-    /// [`Self::first_time_since`] settles who says it.
+    /// Whether this has been said since a time, and not later than now (milliseconds since 1970).
+    /// Only [`Self::first_time_since`] settles who says it.
     ///
     /// # Errors
     /// When the database failed.
@@ -78,15 +79,17 @@ impl<'t> Notices<'t> {
         &mut self,
         notice: Notice<'_>,
         since_ms: i64,
+        now_ms: i64,
     ) -> Result<bool, StoreError> {
         let row: Option<(i64,)> = sqlx::query_as(
-            "SELECT told_ms FROM notices \
-             WHERE scope = $1 AND subject = $2 AND kind = $3 AND told_ms >= $4",
+            "SELECT told_ms FROM notices WHERE scope = $1 AND subject = $2 AND kind = $3 \
+             AND told_ms BETWEEN $4 AND $5",
         )
         .bind(notice.scope)
         .bind(notice.subject)
         .bind(notice.kind)
         .bind(since_ms)
+        .bind(now_ms)
         .fetch_optional(&mut *self.conn)
         .await?;
         Ok(row.is_some())

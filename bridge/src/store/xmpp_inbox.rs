@@ -213,6 +213,22 @@ impl XmppInbox<'_> {
         Ok(Held { messages: u64::try_from(messages).unwrap_or_default(), since_ms })
     }
 
+    /// How many stanzas of a chat are not done: those that are held, and those that are still to be decrypted.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn count_open(&mut self, chat: &ChatKey) -> Result<u64, StoreError> {
+        let (stanzas,): (i64,) = sqlx::query_as(
+            "SELECT COUNT(*) FROM xmpp_inbox \
+             WHERE local_user = $1 AND contact = $2 AND state IN ('pending', 'held')",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .fetch_one(&mut *self.conn)
+        .await?;
+        Ok(u64::try_from(stanzas).unwrap_or_default())
+    }
+
     /// The chats in which something is held that came before a time (milliseconds since 1970).
     ///
     /// # Errors

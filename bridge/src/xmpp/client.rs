@@ -1,6 +1,6 @@
 //! The component as the portal sees it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use minidom::Element;
@@ -27,10 +27,6 @@ use crate::{
     store::{Database, StoreError},
 };
 
-/// Done stanzas are recognised for this long.
-const REMEMBER_MS: i64 = 30 * 24 * 60 * 60 * 1000;
-/// How often old ones are forgotten.
-const PURGE_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest name that is carried.
 const MAX_NAME_CHARS: usize = 100;
 
@@ -53,25 +49,6 @@ impl XmppClient {
     #[cfg(test)]
     pub(super) fn core(&self) -> Arc<Core> {
         Arc::clone(&self.0)
-    }
-
-    async fn purge_now_and_then(&self) {
-        loop {
-            let before_ms = self.0.now_ms().saturating_sub(REMEMBER_MS);
-            if let Err(error) = self.purge(before_ms).await {
-                tracing::error!(
-                    error = error_chain(&error),
-                    "xmpp.inbox: old rows could not be forgotten"
-                );
-            }
-            tokio::time::sleep(PURGE_EVERY).await;
-        }
-    }
-
-    async fn purge(&self, before_ms: i64) -> Result<(), StoreError> {
-        let mut tx = self.0.db.begin().await?;
-        tx.xmpp_inbox().purge_done(before_ms).await?;
-        tx.commit().await
     }
 
     async fn save_name(&self, author: &Author, name: &str) -> Result<bool, StoreError> {
@@ -101,7 +78,6 @@ impl NetworkClient for XmppClient {
         let core = &self.0;
         tokio::select! {
             () = async { tokio::join!(core.ring_for_all(), core.keep_connected()); } => {}
-            () = self.purge_now_and_then() => {}
             () = core.expire_now_and_then() => {}
             () = async { stop.cancelled().await; core.stop.cancel(); std::future::pending().await } => {}
         }

@@ -26,6 +26,8 @@ const OPENING: Duration = Duration::from_secs(15);
 const PROBE_EVERY: Duration = Duration::from_secs(60);
 /// How long our own server may take to answer a ping.
 const PING_PATIENCE: Duration = Duration::from_secs(30);
+/// How often is noted that a stanza is still dealt with; well below the patience.
+const STILL_DEALING: Duration = Duration::from_secs(5);
 /// How long our own server may take to close its side.
 const CLOSING: Duration = Duration::from_secs(2);
 /// How long dealing with what has come may take when a stream ends.
@@ -136,13 +138,28 @@ impl Core {
             };
             failpoint!("w11_stanza_read" if matches!(&event, StreamEvent::Stanza(it) if it.name() == "message"));
             match event {
-                StreamEvent::Stanza(stanza) => self.receive(stanza).await,
+                StreamEvent::Stanza(stanza) => self.in_no_hurry(self.receive(stanza)).await,
                 StreamEvent::Refused(refused) => self.bounce(&refused).await,
                 StreamEvent::Opened { .. } | StreamEvent::Closed => {
                     return Err(StreamError::Closed);
                 }
             }
             self.link.taken();
+        }
+    }
+
+    /// Deals with a stanza. That may take as long as the store is away: the stream is not read meanwhile, so our own
+    /// server cannot be late, and what it has sent behind the stanza must not be lost with the stream.
+    async fn in_no_hurry(&self, dealing: impl Future<Output = ()>) {
+        let taking = async {
+            loop {
+                tokio::time::sleep(STILL_DEALING).await;
+                self.link.taken();
+            }
+        };
+        tokio::select! {
+            () = dealing => {}
+            () = taking => {}
         }
     }
 

@@ -88,6 +88,14 @@ const MAX_NEW_ACCOUNTS: usize = 50;
 const MAX_NEW_ACCOUNTS_OF_SERVER: usize = 1000;
 const NEW_ACCOUNTS_PERIOD_MS: u64 = 60 * 60 * 1000;
 
+/// No question is put off for longer. What is put off until later was put off by a clock that was ahead then.
+const LONGEST_PAUSE_MS: u64 = 10 * 60 * 1000;
+
+/// Whether a question is put off until a time (both in milliseconds since 1970).
+fn is_put_off(until_ms: u64, now_ms: u64) -> bool {
+    until_ms > now_ms && until_ms - now_ms <= LONGEST_PAUSE_MS
+}
+
 /// How many answers are remembered before all are forgotten.
 const MAX_SEEN: usize = 10_000;
 
@@ -180,7 +188,9 @@ impl Seen {
     }
 
     pub(super) fn is_silent(&self, domain: &str, now_ms: u64) -> bool {
-        self.with(|seen| seen.silent.get(domain).is_some_and(|until_ms| *until_ms > now_ms))
+        self.with(|seen| {
+            seen.silent.get(domain).is_some_and(|until_ms| is_put_off(*until_ms, now_ms))
+        })
     }
 
     pub(super) fn is_now_silent(&self, domain: &str, until_ms: u64) {
@@ -217,7 +227,9 @@ impl Seen {
         now_ms: u64,
     ) -> bool {
         let key = (chat.clone(), device, namespace);
-        self.with(|seen| seen.missing.get(&key).is_some_and(|until| *until > now_ms))
+        self.with(|seen| {
+            seen.missing.get(&key).is_some_and(|until_ms| is_put_off(*until_ms, now_ms))
+        })
     }
 }
 

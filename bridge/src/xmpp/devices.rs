@@ -124,7 +124,8 @@ impl Core {
         let v2 = tx.xmpp_omemo().find_devices(chat, Namespace::V2).await?;
         let (Some(legacy), Some(v2)) = (legacy, v2) else { return Ok(None) };
         let age_ms = self.now_ms().saturating_sub(legacy.known_ms.max(v2.known_ms));
-        if legacy.devices.is_empty() && v2.devices.is_empty() && age_ms > EMPTY_FOR_MS {
+        let is_recent = (0..=EMPTY_FOR_MS).contains(&age_ms);
+        if legacy.devices.is_empty() && v2.devices.is_empty() && !is_recent {
             return Ok(None);
         }
         Ok(Some(Devices { legacy: legacy.devices, v2: v2.devices }))

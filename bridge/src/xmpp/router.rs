@@ -17,6 +17,10 @@ use crate::{
     store::{Repetition, StoreError},
 };
 
+/// Messages of a chat that may wait, for a decision or for the homeserver. A server keeps no more for somebody who is
+/// away either; the author of one more is told that it was not taken.
+const MAX_WAITING: u64 = 1000;
+
 /// How long a message in the clear with the same id and text is taken for the same message.
 const PLAIN_REPETITION_MS: i64 = 60 * 60 * 1000;
 
@@ -86,11 +90,25 @@ impl Core {
         let (hash, repetition) = self.repetition(chat, &incoming);
         let bytes = xml::to_bytes(stanza);
         loop {
-            match self.commit_stanza(chat, &hash, repetition, &bytes).await {
-                Ok(true) => return self.inbox.ring(chat.clone()),
-                Ok(false) => {
-                    tracing::debug!("xmpp.inbox: a repetition was dropped");
-                    return;
+            let is_full = match &incoming {
+                Incoming::Message(_) => self.is_full(chat).await,
+                _ => Ok(false),
+            };
+            let committed = match is_full {
+                Ok(false) => self.commit_stanza(chat, &hash, repetition, &bytes).await,
+                Ok(true) => {
+                    tracing::warn!("xmpp.inbox: too much waits in a chat: a message was refused");
+                    return self.refuse_message(head, Refusal::ResourceConstraint).await;
+                }
+                Err(error) => Err(error),
+            };
+            match committed {
+                Ok(is_new) => {
+                    if !is_new {
+                        tracing::debug!("xmpp.inbox: a repetition was dropped");
+                    }
+                    // Also for a repetition: it may be of a commit that was not confirmed.
+                    return self.inbox.ring(chat.clone());
                 }
                 Err(error) => {
                     tracing::error!(error = error_chain(&error), "xmpp.inbox: a stanza waits")
@@ -101,6 +119,13 @@ impl Core {
                 return;
             }
         }
+    }
+
+    /// Whether as much waits in a chat as may.
+    async fn is_full(&self, chat: &ChatKey) -> Result<bool, StoreError> {
+        let mut tx = self.db.read().await?;
+        let decrypted = tx.remote_inbox().count_pending(chat).await?.messages;
+        Ok(decrypted + tx.xmpp_inbox().count_open(chat).await? >= MAX_WAITING)
     }
 
     /// Returns whether the stanza was new.
@@ -119,7 +144,7 @@ impl Core {
         Ok(inserted.is_some())
     }
 
-    fn repetition(&self, chat: &ChatKey, incoming: &Incoming) -> (String, Repetition) {
+    pub(super) fn repetition(&self, chat: &ChatKey, incoming: &Incoming) -> (String, Repetition) {
         let Incoming::Message(message) = incoming else {
             return (String::new(), Repetition::Never);
         };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::World;
+use tests::soak::gauges::resident_kib;
 
 /// Few enough to stay loaded all at a time.
 const GHOSTS: u64 = 100;
@@ -46,12 +47,7 @@ async fn make_ghosts(world: &World, name: &str, number: u64) -> Result<()> {
 
 /// Bytes that the bridge occupies in memory.
 fn memory(world: &World) -> Result<u64> {
-    let pid = world.bridge.pid().context("the bridge does not run")?;
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let resident = resident.and_then(|text| text.trim().strip_suffix(" kB"));
-    let kib: u64 = resident.context("no resident size")?.trim().parse()?;
-    Ok(kib * 1024)
+    Ok(resident_kib(world.bridge.pid().context("the bridge does not run")?)? * 1024)
 }
 
 /// Bytes of the database's file. The bridge is stopped for it: then nothing is left in the log

@@ -2,16 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use matrix_sdk::Room;
 use serde_json::{Value, json};
+use tokio::time::interval;
+use tokio_util::sync::CancellationToken;
 
 use super::figures::Mark;
 use crate::evil_hs::forger::ForgedDevice;
 use crate::omemo::{Namespace, OmemoUser};
 use crate::rust_user::{Happening, RustUser};
 use crate::world::World;
+
+/// Between two messages of one side.
+const PACE: Duration = Duration::from_millis(500);
 
 /// Alice on Matrix and Bob on XMPP, in a chat that Alice opened.
 #[derive(Debug)]
@@ -126,6 +132,36 @@ impl People {
         let stanza = self.bob.send(&self.alices_jid, &text, namespace).await?;
         lock(&self.from_bob).push(stanza);
         Ok(number)
+    }
+
+    /// Both write, at a steady pace, until something has come to its end.
+    ///
+    /// # Errors
+    /// When it fails, or a client does.
+    pub async fn talk_while<T>(&self, something: impl Future<Output = Result<T>>) -> Result<T> {
+        let done = CancellationToken::new();
+        let alice = async {
+            let mut pace = interval(PACE);
+            while done.run_until_cancelled(pace.tick()).await.is_some() {
+                self.alice_says().await?;
+            }
+            anyhow::Ok(())
+        };
+        let bob = async {
+            let mut pace = interval(PACE);
+            while done.run_until_cancelled(pace.tick()).await.is_some() {
+                self.bob_says().await?;
+            }
+            anyhow::Ok(())
+        };
+        let something = async {
+            let ended = something.await;
+            done.cancel();
+            ended
+        };
+        let (ended, alice, bob) = tokio::join!(something, alice, bob);
+        alice.and(bob)?;
+        ended
     }
 
     /// From the next message on, Bob's ghost encrypts under a new room key.

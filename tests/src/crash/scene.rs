@@ -12,7 +12,7 @@ use crate::evil_hs::{EvilHomeserver, Order, Rule};
 use crate::faults::XmppLink;
 use crate::journal::SOON;
 use crate::omemo::Namespace;
-use crate::world::{Program, World};
+use crate::world::{Program, Setting, World};
 
 /// How often is looked whether something has come.
 const LOOK: Duration = Duration::from_millis(50);
@@ -27,8 +27,9 @@ pub struct Scene {
     pub world: World,
     /// The people.
     pub people: People,
+    /// What carries the stream between the XMPP server and the bridge.
+    pub link: XmppLink,
     evil: EvilHomeserver,
-    link: XmppLink,
     positions: Positions,
     counted_requests: usize,
     counted_streams: usize,
@@ -48,7 +49,15 @@ impl Scene {
     /// # Errors
     /// When one of them does not come up.
     pub async fn open(name: &str, program: Program) -> Result<Self> {
-        let (world, evil, link) = World::start_recorded(name, program).await?;
+        Self::open_in(name, Setting { program, ..Setting::default() }).await
+    }
+
+    /// Starts the servers, the clients and the bridge in this setting.
+    ///
+    /// # Errors
+    /// When one of them does not come up.
+    pub async fn open_in(name: &str, setting: Setting) -> Result<Self> {
+        let (world, evil, link) = World::start_recorded(name, setting).await?;
         let people = People::meet(&world).await?;
         Ok(Self {
             world,

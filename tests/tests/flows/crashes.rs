@@ -46,7 +46,7 @@ async fn die_where(is_asked: impl Fn(&Window) -> bool) -> Result<(usize, Figures
 }
 
 /// What must be zero, and what XEP-0114 cannot promise.
-fn said(figures: &Figures) -> String {
+pub(crate) fn said(figures: &Figures) -> String {
     let Figures { sent, lost, twice, undecryptable, reordered, reused, bounced, left, .. } =
         figures;
     format!(

@@ -16,6 +16,7 @@ mod hostile;
 mod key_faults;
 mod keys_used;
 mod long_conversation;
+mod machine;
 mod management_room;
 mod outages;
 mod permissions;

@@ -18,10 +18,12 @@ on_both_databases!(
     a_room_key_goes_when_it_was_long_unused,
     the_guard_against_replays_stays_as_long_as_the_key,
     an_encrypted_event_is_recognised_as_long_as_its_key,
+    hashes_of_olm_messages_go_by_age_and_other_records_stay,
     a_clock_that_jumps_forgets_nothing,
+    a_bridge_without_traffic_goes_on_forgetting,
 );
 
-const NOTHING: Forgotten = Forgotten { messages: 0, room_keys: 0, positions: 0 };
+const NOTHING: Forgotten = Forgotten { messages: 0, room_keys: 0, positions: 0, records: 0 };
 
 async fn add_room_key(tx: &mut Transaction, session: &str) {
     let (conn, _) = tx.parts();
@@ -119,7 +121,7 @@ async fn a_room_key_goes_when_it_was_long_unused(location: TestDatabase) {
         assert_eq!(forgotten.room_keys, expected, "at {now_ms}");
     }
     assert_eq!(round(&db, 1130).await, NOTHING);
-    assert_eq!(round(&db, 1131).await, Forgotten { messages: 0, room_keys: 1, positions: 2 });
+    assert_eq!(round(&db, 1131).await, Forgotten { room_keys: 1, positions: 2, ..NOTHING });
 }
 
 async fn the_guard_against_replays_stays_as_long_as_the_key(location: TestDatabase) {
@@ -163,6 +165,28 @@ async fn an_encrypted_event_is_recognised_as_long_as_its_key(location: TestDatab
     assert_eq!(tx.matrix_inbox().purge_done(2).await.unwrap(), 1, "its key is gone");
 }
 
+async fn hashes_of_olm_messages_go_by_age_and_other_records_stay(location: TestDatabase) {
+    let db = location.open().await;
+    let mut tx = db.begin().await.unwrap();
+    add_room_key(&mut tx, "for the tenant").await;
+    for kind in ["olm_hash", "withheld", "account", "olm_session", "device"] {
+        sqlx::query(
+            "INSERT INTO crypto_records (tenant, kind, key_blind, sub_key_blind) \
+             VALUES (1, $1, $2, $2)",
+        )
+        .bind(kind)
+        .bind(b"blind".as_slice())
+        .execute(tx.parts().0)
+        .await
+        .unwrap();
+    }
+    tx.commit().await.unwrap();
+    assert_eq!(round(&db, 1000).await, NOTHING);
+    assert_eq!(round(&db, 1050).await, NOTHING);
+    assert_eq!(round(&db, 1051).await, Forgotten { room_keys: 1, records: 2, ..NOTHING });
+    assert_eq!(count(&db, "crypto_records").await, 3);
+}
+
 async fn a_clock_that_jumps_forgets_nothing(location: TestDatabase) {
     let db = location.open().await;
     let mut events = (1..).map(|length| format!("${}", "e".repeat(length)));
@@ -181,4 +205,17 @@ async fn a_clock_that_jumps_forgets_nothing(location: TestDatabase) {
     }
     let before = count(&db, "message_map").await;
     assert!(one_more(9366).await <= before, "nothing is forgotten any more");
+}
+
+async fn a_bridge_without_traffic_goes_on_forgetting(location: TestDatabase) {
+    let db = location.open().await;
+    let mut tx = db.begin().await.unwrap();
+    add_message(&mut tx, "$1").await;
+    tx.commit().await.unwrap();
+    for day in (1000..=1360).step_by(20) {
+        look_once(&db, &Day(day), Duration::ZERO).await.unwrap();
+    }
+    assert_eq!(count(&db, "message_map").await, 1);
+    look_once(&db, &Day(1366), Duration::ZERO).await.unwrap();
+    assert_eq!(count(&db, "message_map").await, 0);
 }

@@ -31,6 +31,23 @@ async fn tell(db: &Database) -> Result<bool, StoreError> {
     Ok(first)
 }
 
+#[tokio::test]
+async fn a_database_that_was_full_is_written_again_when_there_is_room() {
+    let location = sqlite();
+    let db = location.open().await;
+    let mut tx = db.begin().await.unwrap();
+    // This connection may not make the file larger.
+    tx.parts().0.execute("PRAGMA max_page_count = 1").await.unwrap();
+    let subject = "x".repeat(100_000);
+    let full = tx.notices().first_time(Notice { subject: &subject, ..NOTICE }).await.unwrap_err();
+    assert_matches!(full, StoreError::Database(cause) if cause.to_string().contains("full"));
+    drop(tx);
+    assert!(tell(&db).await.unwrap(), "nothing of it was stored, and there is room");
+    let mut tx = db.begin().await.unwrap();
+    assert!(tx.notices().first_time(Notice { subject: &subject, ..NOTICE }).await.unwrap());
+    tx.commit().await.unwrap();
+}
+
 async fn what_is_committed_is_there_after_reopening(location: TestDatabase) {
     let db = location.open().await;
     assert!(tell(&db).await.unwrap());

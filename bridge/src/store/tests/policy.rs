@@ -151,13 +151,18 @@ async fn a_notice_is_given_at_intervals(location: TestDatabase) {
     let mut tx = db.begin().await.unwrap();
     let mut notices = tx.notices();
     let notice = Notice { scope: "!room", subject: "", kind: "expired" };
-    assert!(!notices.is_told_since(notice, 0).await.unwrap());
+    assert!(!notices.is_told_since(notice, 0, 100).await.unwrap());
     assert!(notices.first_time_since(notice, 0, 100).await.unwrap());
     assert!(!notices.first_time_since(notice, 100, 200).await.unwrap());
-    assert!(notices.is_told_since(notice, 100).await.unwrap());
-    assert!(!notices.is_told_since(notice, 101).await.unwrap());
+    assert!(notices.is_told_since(notice, 100, 200).await.unwrap());
+    assert!(!notices.is_told_since(notice, 101, 200).await.unwrap());
     assert!(notices.first_time_since(notice, 101, 201).await.unwrap());
-    assert!(notices.is_told_since(notice, 201).await.unwrap());
+    assert!(notices.is_told_since(notice, 201, 201).await.unwrap());
+    // The clock was ahead, and is set right.
+    assert!(notices.first_time_since(notice, 9_000, 9_100).await.unwrap());
+    assert!(!notices.is_told_since(notice, 200, 300).await.unwrap());
+    assert!(notices.first_time_since(notice, 200, 300).await.unwrap());
+    assert!(!notices.first_time_since(notice, 200, 301).await.unwrap());
 }
 
 async fn held_stanzas_end_by_age(location: TestDatabase) {

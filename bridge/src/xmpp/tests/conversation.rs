@@ -11,7 +11,10 @@ use crate::{
         Author, ChatKey, Hold, IdentityTrust, LegSecurity, MessageContent, OutgoingMessage,
         PlaintextPolicy, RemoteEventKind, RemoteMessageId, SendError, Sent,
     },
-    xmpp::xml::{self, COMPONENT, EME, El, HINTS, RECEIPTS, STANZA_ID, STANZAS},
+    xmpp::{
+        convert::from_stanza,
+        xml::{self, COMPONENT, EME, El, HINTS, RECEIPTS, STANZA_ID, STANZAS},
+    },
 };
 
 const PINNED: LegSecurity = LegSecurity::Encrypted { identity: IdentityTrust::Pinned };
@@ -176,6 +179,19 @@ async fn a_repeated_stanza_is_one_message() {
     let more = usize::from(world.take_event().await.is_some());
     println!("safety: stanzas: 4 stanzas, {} messages", 2 + more);
     assert_eq!(more, 0);
+}
+
+#[tokio::test]
+async fn a_stanza_whose_commit_was_not_confirmed_is_worked_on_when_it_is_stored_again() {
+    let mut world = World::new(Contact::new(1)).await;
+    let stanza = world.bob_says("b1", "once", Namespace::V2).await;
+    let (hash, repetition) = world.core.repetition(&chat(), &from_stanza::read(&stanza));
+    let mut tx = world.db.begin().await.unwrap();
+    let bytes = xml::to_bytes(&stanza);
+    tx.xmpp_inbox().insert(&chat(), &hash, repetition, &bytes, 1).await.unwrap();
+    tx.commit().await.unwrap();
+    world.deliver(&stanza).await;
+    assert!(matches!(world.next_event().await, RemoteEventKind::Message { security: PINNED, .. }));
 }
 
 #[tokio::test]

@@ -7,9 +7,10 @@ use super::{
 };
 use crate::{
     network::RemoteEventKind,
+    store::Repetition,
     xmpp::{
         stanza,
-        xml::{El, PING, PUBSUB},
+        xml::{El, PING, PUBSUB, RECEIPTS},
     },
 };
 
@@ -28,6 +29,41 @@ async fn a_stanza_nested_100_000_deep_is_bounced_and_the_stream_goes_on() {
 
     let real = world.bob_says("b1", "still here", Namespace::V2).await;
     world.deliver(&real).await;
+    assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
+}
+
+#[tokio::test]
+async fn a_chat_in_which_too_much_waits_takes_no_more_until_it_is_less() {
+    let mut world = World::new(Contact::new(1)).await;
+    let chat = super::world::chat();
+    let mut tx = world.db.begin().await.unwrap();
+    let mut inbox = tx.xmpp_inbox();
+    for _ in 0..999 {
+        let stored = inbox.insert(&chat, "", Repetition::Never, b"held", 1).await;
+        inbox.hold(stored.unwrap().unwrap()).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let last = World::plain("bob@example.org/phone", "b1", "the last");
+    world.deliver(&last).await;
+    world.settle().await;
+    let held = async |world: &World| {
+        let mut tx = world.db.read().await.unwrap();
+        tx.remote_inbox().count_pending(&chat).await.unwrap().messages
+    };
+    assert_eq!(held(&world).await, 1, "it has room");
+    for id in ["b2", "b3"] {
+        world.deliver(&World::plain("bob@example.org/phone", id, "one more")).await;
+        let refused = world.next_where(|stanza| stanza.attr("id") == Some(id)).await;
+        assert_eq!(stanza::error_condition(&refused), "resource-constraint");
+    }
+    let receipt = El::new("received", RECEIPTS).attr("id", "m1").build();
+    world.deliver(&World::message("bob@example.org/phone", "r1", vec![receipt])).await;
+    world.settle().await;
+    assert_eq!(held(&world).await, 2, "a receipt is taken");
+    assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
+    assert!(matches!(world.next_event().await, RemoteEventKind::Delivered { .. }));
+
+    world.deliver(&World::plain("bob@example.org/phone", "b4", "again")).await;
     assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
 }
 

@@ -1,0 +1,236 @@
+//! One person on Matrix, and a chat with each of many contacts on XMPP.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use matrix_sdk::Room;
+use serde_json::Value;
+use tokio::sync::{Semaphore, watch};
+
+use super::crowd::{self, Crowd, Heard};
+use crate::journal::Journal;
+use crate::omemo::{Device, Namespace, OmemoUser};
+use crate::rust_user::{Happening, RustUser};
+use crate::world::World;
+
+/// Contacts on clients that share no code with the bridge, one for each form of OMEMO.
+const INDEPENDENT: [(&str, Namespace); 2] =
+    [("bob", Namespace::Omemo2), ("bill", Namespace::Legacy)];
+
+/// Rooms that are made at a time.
+const AT_ONCE: usize = 8;
+
+/// Messages of one side that are on their way.
+const IN_FLIGHT: usize = 64;
+
+/// For ever, where a journal is only followed.
+const NEVER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The people and their chats.
+#[derive(Debug)]
+pub struct Chats {
+    alice: RustUser,
+    alices_jid: String,
+    crowd: Crowd,
+    independent: Vec<OmemoUser>,
+    rooms: Vec<Room>,
+    /// What Alice writes.
+    pub from_alice: Direction,
+    /// What the contacts write.
+    pub from_contacts: Direction,
+    /// What no client, or not the bridge, could open; and what came back.
+    pub failures: watch::Sender<usize>,
+    /// Messages of both sides that were shown, once each.
+    pub shown: watch::Sender<usize>,
+}
+
+/// What has become of the messages that one side wrote.
+#[derive(Debug)]
+pub struct Direction {
+    shown: Mutex<Shown>,
+    /// Who writes has one of these for each message that is on its way.
+    free: Semaphore,
+}
+
+#[derive(Debug, Default)]
+struct Shown {
+    numbers: BTreeSet<usize>,
+    twice: usize,
+}
+
+impl Direction {
+    fn new() -> Self {
+        Self { shown: Mutex::default(), free: Semaphore::new(IN_FLIGHT) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of a message; tells whether it is shown for the first time.
+    fn show(&self, number: usize) -> bool {
+        let mut shown = self.lock();
+        let is_first = shown.numbers.insert(number);
+        if is_first {
+            self.free.add_permits(1);
+        } else {
+            shown.twice += 1;
+        }
+        is_first
+    }
+
+    /// Waits until one more may be on its way.
+    async fn take_off(&self) -> Result<()> {
+        self.free.acquire().await?.forget();
+        Ok(())
+    }
+
+    /// Of so many messages, how many were shown to nobody, and how often one was shown again.
+    pub fn lost_and_twice(&self, written: usize) -> (usize, usize) {
+        let shown = self.lock();
+        (written - shown.numbers.range(..written).count(), shown.twice)
+    }
+}
+
+impl Chats {
+    /// So many contacts, each with a room of their own and a session with Alice.
+    ///
+    /// # Errors
+    /// When a client or a server refuses.
+    pub async fn open(world: &World, contacts: usize) -> Result<Self> {
+        let alice = RustUser::start(&world.homeserver, "alice").await?;
+        let peers = INDEPENDENT.get(..contacts.min(INDEPENDENT.len())).unwrap_or_default();
+        let alices_jid = world.jid_of(alice.user_id());
+        let members = contacts - peers.len();
+        let crowd = Crowd::join(&world.xmpp, members, alices_jid.clone()).await?;
+        let mut independent = Vec::new();
+        for (name, namespace) in peers {
+            let device = Device { speaks: &[*namespace], ..Device::default() };
+            independent.push(world.omemo_device(name, &device).await?);
+        }
+        let jids = (0..members).map(crowd::jid_of);
+        let jids = jids.chain(independent.iter().map(|peer| peer.jid().to_owned()));
+        let ghosts: Vec<String> = jids.map(|jid| world.ghost_of(&jid)).collect();
+        let rooms = stream::iter(&ghosts).map(|ghost| open_room(&alice, ghost)).buffered(AT_ONCE);
+        let rooms = rooms.try_collect().await?;
+        Ok(Self {
+            alice,
+            alices_jid,
+            crowd,
+            independent,
+            rooms,
+            from_alice: Direction::new(),
+            from_contacts: Direction::new(),
+            failures: watch::channel(0).0,
+            shown: watch::channel(0).0,
+        })
+    }
+
+    /// Alice writes these messages, each in the chat whose turn it is.
+    ///
+    /// # Errors
+    /// When the homeserver refuses.
+    pub async fn alice_writes(&self, numbers: impl Iterator<Item = usize>) -> Result<()> {
+        for number in numbers {
+            let room = self.rooms.get(number % self.rooms.len()).context("no such room")?;
+            self.from_alice.take_off().await?;
+            self.alice.send(room, &format!("Alice {number}")).await?;
+        }
+        Ok(())
+    }
+
+    /// The contacts write these messages, each in the chat whose turn it is.
+    ///
+    /// # Errors
+    /// When a client could not.
+    pub async fn contacts_write(&self, numbers: impl Iterator<Item = usize>) -> Result<()> {
+        let members = self.rooms.len() - self.independent.len();
+        for number in numbers {
+            let (contact, text) = (number % self.rooms.len(), format!("Contact {number}"));
+            self.from_contacts.take_off().await?;
+            match contact.checked_sub(members) {
+                None => self.crowd.says(contact, text).await?,
+                Some(peer) => {
+                    let (_, namespace) = INDEPENDENT.get(peer).context("no such contact")?;
+                    let peer = self.independent.get(peer).context("no such contact")?;
+                    peer.send(&self.alices_jid, &text, *namespace).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of all that is shown, until a client ends.
+    ///
+    /// # Errors
+    /// When it has.
+    pub async fn watch(&self) -> Result<()> {
+        let alice = follow(&self.alice.happenings, |happening| match happening {
+            Happening::Message(message) if message.body.contains("could not be decrypted") => {
+                self.failed();
+            }
+            Happening::Message(message) => {
+                self.note(&self.from_contacts, &message.body, "Contact ");
+            }
+            Happening::Undecryptable => self.failed(),
+            Happening::Joined(..) => {}
+        });
+        let crowd = follow(self.crowd.heard(), |heard| match heard {
+            Heard::Text(text) => self.note(&self.from_alice, text, "Alice "),
+            Heard::Unreadable | Heard::Bounced => self.failed(),
+        });
+        let independent = self.independent.iter().map(|peer| {
+            follow(peer.peer.lines(), |line| {
+                if let Ok(event) = serde_json::from_str::<Value>(line) {
+                    self.take_line(&event);
+                }
+            })
+        });
+        tokio::try_join!(alice, crowd, futures_util::future::try_join_all(independent))?;
+        Ok(())
+    }
+
+    fn take_line(&self, event: &Value) {
+        let text = |field: &str| event.get(field).and_then(Value::as_str);
+        match text("event") {
+            Some("message") => self.note(&self.from_alice, text("body").unwrap_or(""), "Alice "),
+            Some("undecryptable" | "bounced") => self.failed(),
+            _ => {}
+        }
+    }
+
+    fn note(&self, direction: &Direction, text: &str, prefix: &str) {
+        if let Some(number) = text.strip_prefix(prefix).and_then(|number| number.parse().ok())
+            && direction.show(number)
+        {
+            self.shown.send_modify(|shown| *shown += 1);
+        }
+    }
+
+    fn failed(&self) {
+        self.failures.send_modify(|failures| *failures += 1);
+    }
+}
+
+async fn open_room(alice: &RustUser, ghost: &str) -> Result<Room> {
+    let room = alice.create_chat_with(ghost).await?;
+    alice.sees_join(room.room_id(), ghost).await?;
+    Ok(room)
+}
+
+/// Shows every entry of a journal, old and new, until nobody writes it any more.
+async fn follow<T>(journal: &Journal<T>, mut each: impl FnMut(&T)) -> Result<()> {
+    let mut seen = 0;
+    loop {
+        let news = journal.wait_until("anything", NEVER, |all| {
+            all.get(seen..).unwrap_or_default().iter().for_each(&mut each);
+            let is_news = all.len() > seen;
+            seen = all.len();
+            is_news.then_some(())
+        });
+        news.await?;
+    }
+}
