@@ -22,22 +22,15 @@ pub fn test() -> Result<()> {
     let tested = Tested::build()?;
     announce("Starting PostgreSQL");
     let postgres = Postgres::start()?;
-    let prepare = |command: &mut Command| {
-        tested.name_in(command).env("GEPHYRA_TEST_POSTGRES", postgres.url());
-    };
-    announce("Documentation tests");
-    let mut doctests = cargo();
-    prepare(doctests.args(["test", "--workspace", "--doc"]));
-    run(&mut doctests)?;
     announce("Tests");
     let mut tests = cargo();
     if find_program("cargo-nextest").is_some() {
         let threads = threads()?.to_string();
-        prepare(tests.args(["nextest", "run", "--workspace", "--test-threads", &threads]));
+        tests.args(["nextest", "run", "--workspace", "--test-threads", &threads]);
     } else {
-        prepare(tests.args(["test", "--workspace", "--lib", "--bins", "--tests"]));
+        tests.args(["test", "--workspace"]);
     }
-    run(&mut tests)
+    run(tested.name_in(&mut tests).env("GEPHYRA_TEST_POSTGRES", postgres.url()))
 }
 
 /// How many tests run at once. Stories often wait for a timer: one more than there are processors keeps these busy.

@@ -9,7 +9,7 @@ use sqlx::AnyConnection;
 use crate::network::Held;
 
 use super::{
-    Cell, Sealer, StoreError, Transaction,
+    Cell, MessageAuthor, Sealer, StoreError, Transaction,
     error::{expect_one_row, parse_column},
     sequence,
 };
@@ -131,7 +131,8 @@ impl<'t> MatrixInbox<'t> {
     }
 
     /// Stores the events of one push in their order, received at `now_ms` (milliseconds since
-    /// 1970). `None` stands for an event that was there already, done or not.
+    /// 1970). `None` stands for an event that was there already, done or not, or whose message
+    /// is in the message map, which is kept longer.
     ///
     /// # Errors
     /// When nothing was stored.
@@ -166,7 +167,8 @@ impl<'t> MatrixInbox<'t> {
         let result = sqlx::query(
             "INSERT INTO matrix_inbox \
                  (id, event_id, room_id, sender, origin_ts, received_ms, content) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7) \
+             SELECT $1, $2, $3, $4, $5, $6, $7 \
+             WHERE NOT EXISTS (SELECT 1 FROM message_map WHERE event_id = $2 AND author = $8) \
              ON CONFLICT (event_id) DO NOTHING",
         )
         .bind(id)
@@ -176,6 +178,7 @@ impl<'t> MatrixInbox<'t> {
         .bind(event.origin_ts)
         .bind(now_ms)
         .bind(content)
+        .bind(MessageAuthor::Local.as_str())
         .execute(&mut *self.conn)
         .await?;
         Ok(result.rows_affected() == 1)

@@ -107,7 +107,7 @@ impl TryFrom<Row> for MappedMessage {
 }
 
 impl MessageAuthor {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Local => "local",
             Self::Contact => "contact",

@@ -13,7 +13,7 @@ use crate::{
     store::{
         BotPresence, DeliveryStatus, Ghost, GhostStage, IndexCheck, ManagementRoom, MappedMessage,
         MessageAuthor, MessagePosition, NewInboxEvent, NewOutboxEvent, NewPortal, Notice,
-        PinOutcome, PinState, PortalState, RoomEncryption, StoreError, Transaction,
+        PinOutcome, PinState, PortalState, RoomEncryption, SentMessage, StoreError, Transaction,
         testing::{TestDatabase, on_both_databases},
     },
 };
@@ -24,6 +24,7 @@ on_both_databases!(
     whatever_people_write_can_be_stored,
     an_event_is_done_once,
     done_events_are_purged_by_age,
+    a_delivered_event_is_recognised_after_its_row_was_purged,
     the_remote_inbox_keeps_the_order_of_each_chat,
     the_matrix_outbox_keeps_the_order_of_each_room,
     row_numbers_are_never_used_again,
@@ -177,6 +178,27 @@ async fn done_events_are_purged_by_age(location: TestDatabase) {
     assert_eq!(inbox.load_pending(room(), None, 10).await.unwrap().len(), 1, "open events stay");
     let known = inbox.insert(&[old, recent], 300).await.unwrap();
     assert_eq!(known.iter().map(Option::is_none).collect::<Vec<_>>(), [false, true]);
+}
+
+async fn a_delivered_event_is_recognised_after_its_row_was_purged(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let [sent, unsent] =
+        [event_id!("$sent"), event_id!("$unsent")].map(|id| inbox_event(room(), id));
+    let rows = tx.matrix_inbox().insert(&[sent.clone(), unsent.clone()], 1).await.unwrap();
+    let chat = chat_with("bob@example.net");
+    let message = SentMessage {
+        chat: &chat,
+        remote_id: &RemoteMessageId::new("one"),
+        matrix_leg: LegSecurity::Plaintext,
+        remote_leg: LegSecurity::Plaintext,
+    };
+    tx.message_map().insert_sent(rows[0].unwrap(), message).await.unwrap();
+    for row in rows {
+        tx.matrix_inbox().mark_done(row.unwrap()).await.unwrap();
+    }
+    assert_eq!(tx.matrix_inbox().purge_done(2).await.unwrap(), 2);
+    let again = tx.matrix_inbox().insert(&[sent, unsent], 3).await.unwrap();
+    assert_eq!(again.iter().map(Option::is_some).collect::<Vec<_>>(), [false, true]);
 }
 
 async fn the_remote_inbox_keeps_the_order_of_each_chat(location: TestDatabase) {
