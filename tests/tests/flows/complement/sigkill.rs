@@ -32,11 +32,12 @@ async fn count(chat: &Chat, evil: &EvilHomeserver) -> Result<(Outcome, KeysUsed)
     Ok((outcome, used))
 }
 
-async fn dies_once(figure: &str, method: Method, path: &str) -> Result<()> {
-    let (chat, evil) = die_at(figure, method, path).await?;
+/// The whole story of one death; gives its figure.
+async fn dies_once(story: &str, method: Method, path: &str) -> Result<String> {
+    let (chat, evil) = die_at(story, method, path).await?;
     let (outcome, KeysUsed { keys, twice }) = count(&chat, &evil).await?;
-    println!("safety: complement_{figure}: {outcome}; {twice} of {keys} keys used twice");
-    chat.end().await
+    chat.end().await?;
+    Ok(format!("{outcome}; {twice} of {keys} keys used twice"))
 }
 
 /// Once with the keys of a new ghost, once with those that take the place of a used one.
@@ -65,15 +66,23 @@ async fn sigkill_before_keys_upload_response() -> Result<()> {
 
 #[tokio::test]
 async fn sigkill_before_device_signing_upload_response() -> Result<()> {
-    dies_once("device_signing_killed", Method::POST, "/keys/device_signing/upload").await
+    let figure =
+        dies_once("device_signing_killed", Method::POST, "/keys/device_signing/upload").await?;
+    println!("safety: complement_device_signing_killed: {figure}");
+    Ok(())
 }
 
 #[tokio::test]
 async fn sigkill_before_keys_claim_response() -> Result<()> {
-    dies_once("keys_claim_killed", Method::POST, "/keys/claim").await
+    let figure = dies_once("keys_claim_killed", Method::POST, "/keys/claim").await?;
+    println!("safety: complement_keys_claim_killed: {figure}");
+    Ok(())
 }
 
 #[tokio::test]
 async fn sigkill_before_send_to_device_response() -> Result<()> {
-    dies_once("send_to_device_killed", Method::PUT, "/sendToDevice/m.room.encrypted/").await
+    let figure =
+        dies_once("send_to_device_killed", Method::PUT, "/sendToDevice/m.room.encrypted/").await?;
+    println!("safety: complement_send_to_device_killed: {figure}");
+    Ok(())
 }
