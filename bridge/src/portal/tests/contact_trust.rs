@@ -50,10 +50,9 @@ impl World {
 
     /// What has crossed: to Bob, and to Alice.
     async fn crossed(&self) -> (Vec<String>, Vec<String>) {
-        let sent = self.remote.sent.lock().unwrap();
-        let hers = sent.iter().filter(|(chat, _)| chat.local != Author::Bridge);
-        let hers = hers.map(|(_, text)| text.clone()).collect();
-        drop(sent);
+        let sent = self.remote.sent.lock().unwrap().clone();
+        let hers = sent.into_iter().filter(|(chat, _)| chat.local != Author::Bridge);
+        let hers = hers.map(|(_, text)| text).collect();
         let mut tx = self.db.read().await.unwrap();
         let rows = tx.matrix_outbox().load_pending(&room(), 100).await.unwrap();
         let ghost = owned_user_id!("@any_bob=40example.net:example.org");
@@ -214,7 +213,7 @@ async fn a_new_identity_needs_a_trust_of_its_own() {
 #[tokio::test]
 async fn only_the_whole_fingerprint_of_the_pinned_identity_is_trusted() {
     let world = World::with_identity().await;
-    let (beginning, swapped) = (&KEY[..42], KEY.to_lowercase());
+    let (beginning, swapped) = (KEY.split_at(42).0, KEY.to_lowercase());
     for (typed, words) in [
         ("", "Write “trust @alice:example.org”"),
         (beginning, "whole fingerprint"),
@@ -231,7 +230,8 @@ async fn only_the_whole_fingerprint_of_the_pinned_identity_is_trusted() {
     println!("safety: wrong_fingerprint: {wrong} of 5 wrong fingerprints trusted by a contact");
     assert_eq!(wrong, 0);
 
-    let in_groups = format!("{} {}", &KEY[..20], &KEY[20..]);
+    let (first, second) = KEY.split_at(20);
+    let in_groups = format!("{first} {second}");
     let answer = world.bob_tells(&format!("Trust @alice:example.org {in_groups}=")).await;
     assert!(answer[0].contains("trust it"), "{answer:?}");
     let again = world.bob_tells(&format!("trust {KEY}")).await;
