@@ -349,24 +349,16 @@ fn joined(result: Result<(), ClientError>) -> Result<bool, StepError> {
 
 #[cfg(test)]
 mod tests {
-    use ruma::{owned_room_id, owned_user_id, room_id};
+    use ruma::{owned_room_id, room_id};
 
     use super::*;
-    use crate::{network::PlaintextPolicy, store::RemoteHistory};
+    use crate::store::testing;
 
     #[test]
     fn an_encrypted_chat_does_not_move_into_a_plain_room() {
         let old = |encryption| Portal {
             room_id: owned_room_id!("!old:example.org"),
-            network: "xmpp".to_owned(),
-            local: owned_user_id!("@alice:example.org"),
-            contact: RemoteUserId::new("bob@example.net"),
-            ghost: owned_user_id!("@xmpp_bob=40example.net:example.org"),
-            encryption,
-            plaintext: PlaintextPolicy::Refuse,
-            history: RemoteHistory::NeverEncrypted,
-            bot: BotPresence::Joined,
-            state: PortalState::Closed,
+            ..testing::portal(encryption)
         };
         let (encrypted, plain) = (RoomEncryption::Encrypted, RoomEncryption::Plain);
         let (room, same) = (room_id!("!new:example.org"), room_id!("!old:example.org"));

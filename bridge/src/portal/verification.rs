@@ -170,17 +170,8 @@ impl Hub {
         user: &UserId,
         contact: &RemoteUserId,
     ) -> Result<Option<Portal>, StepError> {
-        let portal = self.portal_of(user, contact).await?;
+        let portal = self.find_portal(user, contact).await?;
         Ok(portal.filter(|portal| portal.state != PortalState::Closed))
-    }
-
-    async fn portal_of(
-        &self,
-        user: &UserId,
-        contact: &RemoteUserId,
-    ) -> Result<Option<Portal>, StepError> {
-        let mut tx = self.parts.db.read().await?;
-        Ok(tx.portals().find_by_chat(self.parts.network.name(), user, contact).await?)
     }
 
     /// The person asks: the contact is told to be ready, because there is a minute to compare.
@@ -318,7 +309,7 @@ impl Hub {
         let is_waiting = self.waiting_identity(&row.user_id).await?.as_deref() == Some(master_key);
         let devices = &self.parts.devices;
         let approved = is_waiting && devices.approve(&row.user_id, master_key).await?;
-        let portal = self.portal_of(&row.user_id, &row.contact).await?;
+        let portal = self.find_portal(&row.user_id, &row.contact).await?;
         if let Some(portal) = &portal {
             self.forget_keys_of_distrust(portal).await?;
         }
