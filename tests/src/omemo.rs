@@ -356,9 +356,14 @@ impl OmemoUser {
         self.peer.events("empty").iter().filter(theirs).count()
     }
 
-    /// How many stanzas could not be decrypted.
+    /// How many stanzas could not be decrypted. One that was opened before does not count: a bridge that was killed sends
+    /// what was not confirmed again, byte for byte, and the ratchet refuses it.
     pub fn undecryptable(&self) -> usize {
-        self.peer.events("undecryptable").len()
+        let id = |event: &Value| event.get("stanza_id").and_then(Value::as_str).map(str::to_owned);
+        let opened = ["message", "empty"].map(|kind| self.peer.events(kind));
+        let opened: BTreeSet<_> = opened.iter().flatten().filter_map(id).collect();
+        let is_new = |event: &&Value| id(event).is_none_or(|id| !opened.contains(&id));
+        self.peer.events("undecryptable").iter().filter(is_new).count()
     }
 
     /// Waits for the receipt (XEP-0184) of a stanza.

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use rand::Rng;
 use rustix::process::{Signal, geteuid};
 use sqlx::{AnyConnection, Connection as _};
+use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::ports::free_port;
@@ -51,30 +52,33 @@ pub async fn end_connections_to(url: &str) -> Result<()> {
 /// A server of a test's own, which can be stopped.
 #[derive(Debug)]
 pub struct PostgresServer {
-    dir: PathBuf,
-    port: u16,
     process: Process,
+    port: u16,
+    logs: PathBuf,
+    /// Where its own user comes to, also when the folder of the test is in the home of another.
+    data: TempDir,
 }
 
 impl PostgresServer {
-    /// Makes an empty cluster and starts it.
+    /// Makes an empty cluster and starts it, with its log in `logs`.
     ///
     /// # Errors
     /// When PostgreSQL is not installed or does not come up.
-    pub async fn start(dir: &Path) -> Result<Self> {
-        std::fs::create_dir_all(dir).context("making the folder for PostgreSQL")?;
+    pub async fn start(logs: &Path) -> Result<Self> {
+        std::fs::create_dir_all(logs).context("making the folder for the log of PostgreSQL")?;
+        let data = tempfile::tempdir().context("making the folder for PostgreSQL")?;
         if geteuid().is_root() {
             let mut chown = process::command("chown");
-            chown.arg("postgres").arg(dir);
+            chown.arg("postgres").arg(data.path());
             process::run(chown).await?;
         }
         let mut initdb = program("initdb")?;
         initdb.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync", "-D"]);
-        initdb.arg(dir.join("data")).current_dir("/");
+        initdb.arg(data.path()).current_dir("/");
         process::run(initdb).await?;
         let port = free_port()?;
-        let process = Self::run(dir, port).await?;
-        Ok(Self { dir: dir.to_owned(), port, process })
+        let process = Self::run(data.path(), port, logs).await?;
+        Ok(Self { process, port, logs: logs.to_owned(), data })
     }
 
     /// How it is reached.
@@ -96,16 +100,16 @@ impl PostgresServer {
     /// # Errors
     /// When it does not come up.
     pub async fn start_again(&mut self) -> Result<()> {
-        self.process = Self::run(&self.dir, self.port).await?;
+        self.process = Self::run(self.data.path(), self.port, &self.logs).await?;
         Ok(())
     }
 
-    async fn run(dir: &Path, port: u16) -> Result<Process> {
+    async fn run(data: &Path, port: u16, logs: &Path) -> Result<Process> {
         let mut command = program("postgres")?;
-        command.arg("-D").arg(dir.join("data")).args(["-p", &port.to_string()]);
+        command.arg("-D").arg(data).args(["-p", &port.to_string()]);
         command.args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]);
         command.args(["-c", "fsync=off", "-c", "max_connections=50"]).current_dir("/");
-        let process = Process::start("postgres", command, dir)?;
+        let process = Process::start("postgres", command, logs)?;
         let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
         sqlx::any::install_default_drivers();
         let is_up = async {
