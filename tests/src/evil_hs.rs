@@ -326,7 +326,6 @@ impl Way {
         match fault {
             Fault::Block => return Ok(Answer::broken()),
             Fault::Fail { .. } | Fault::Limit { .. } => return Ok(Answer::of_fault(fault)),
-            Fault::Delay { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
             Fault::Duplicate => drop(self.pass_on(parts.clone(), body.clone()).await?),
             Fault::Overtaken => {
                 // Nothing may come.

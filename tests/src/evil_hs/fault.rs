@@ -45,11 +45,6 @@ pub enum Fault {
         /// For how long.
         retry_after_ms: u64,
     },
-    /// It arrives late.
-    Delay {
-        /// By how much.
-        ms: u64,
-    },
     /// It arrives twice, and the second answer is given.
     Duplicate,
     /// It arrives behind the next one on its link, if one comes within a second.

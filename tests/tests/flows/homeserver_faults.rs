@@ -1,12 +1,13 @@
 //! A homeserver that fails on every endpoint that the bridge uses. Whatever it does, each message arrives once and in
 //! order; lines that begin with `safety:` are figures of `cargo xtask safety`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use axum::http::Method;
 use tests::element::Shown;
-use tests::evil_hs::{Fault, Link, Order, Rule};
+use tests::evil_hs::{Fault, Link, Order, Request, Rule};
 use tests::{ElementUser, EvilHomeserver, Namespace, OmemoUser, World};
 
 use crate::Chat;
@@ -187,20 +188,26 @@ async fn connections_that_break_on_every_endpoint_cost_no_message() -> Result<()
     scene.world.end().await
 }
 
-/// The bridge waits a minute for an answer. The event that it then sends again is the one that arrives late.
+/// The homeserver has the event. The bridge waits a minute for the answer and sends the event again.
 #[tokio::test]
 async fn an_event_whose_answer_does_not_come_in_time_is_shown_once() -> Result<()> {
     let scene = Scene::open("homeserver-late").await?;
     let bob = scene.world.omemo_user("bob").await?;
     scene.hears_from(&bob).await?;
-    let late = Fault::Delay { ms: 62_000 };
-    let send = Rule::fault(Link::Client, Some(Method::PUT), "/send/m.room.encrypted/", late);
-    let order = scene.evil.obey(send.times(1));
+    let path = "/send/m.room.encrypted/";
+    let held = scene.evil.obey(Rule::hold_answers(Method::PUT, path, |_| true).times(1));
+    let seen = scene.evil.requests().len();
     let alices_jid = scene.world.jid_of(scene.alice.user_id());
     for text in ["Late", "Behind it"] {
         bob.send(&alices_jid, text, Namespace::Omemo2).await?;
     }
-    order.applied(1).await?;
+    held.applied(1).await?;
+    let mut sent = BTreeSet::new();
+    let again = |request: &Request| {
+        (request.path.contains(path) && !sent.insert(request.path.clone())).then_some(())
+    };
+    scene.evil.requests().wait_for_after(seen, "the event again", PATIENCE, again).await?;
+    drop(held);
     scene.alice.receives_within("Behind it", PATIENCE).await?;
     let ghost = scene.world.ghost_of(bob.jid());
     let of_bob = scene.alice.messages().into_iter().filter(|it| it.sender == ghost);
@@ -221,7 +228,6 @@ async fn transactions_that_fail_in_every_way_are_one_message_each() -> Result<()
         Fault::HalveAnswer,
         Fault::Fail { status: 500 },
         Fault::Limit { retry_after_ms: 100 },
-        Fault::Delay { ms: 1500 },
         Fault::Duplicate,
         Fault::Overtaken,
     ];
@@ -234,6 +240,13 @@ async fn transactions_that_fail_in_every_way_are_one_message_each() -> Result<()
         scene.alice.send(&room, &format!("{fault:?}")).await?;
         order.applied(1).await?;
     }
+    let held = scene.evil.obey(Rule::hold_transactions());
+    for text in ["Late", "Behind it"] {
+        texts.push(text.to_owned());
+        scene.alice.send(&room, text).await?;
+    }
+    held.applied(1).await?;
+    drop(held);
     for text in &texts {
         bob.receives_within(text, PATIENCE).await?;
     }
