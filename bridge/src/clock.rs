@@ -23,6 +23,11 @@ pub trait Clock: Send + Sync {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// A moment of the time that passes, to whatever the time of day is set.
+    fn moment(&self) -> Instant {
+        Instant::now()
+    }
+
     /// Whether the time of day has gone on as time does, for a day now or since the start. Only then it tells how long
     /// something has waited.
     fn is_settled(&self) -> bool {

@@ -29,9 +29,6 @@ use crate::{
 /// Rows looked at in one go.
 const BATCH: u32 = 500;
 
-/// How long a message waits for its room key before its author is told.
-const KEY_PATIENCE: Duration = Duration::from_secs(60);
-
 /// When a message that the other network could not take is tried again at first.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 
@@ -39,7 +36,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(2);
 const KEY_RETRY: Duration = Duration::from_secs(5);
 
 /// What became of one event.
-enum Step {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
     /// It is done, and that is committed.
     Done,
     /// It is done, and that may be committed with others.
@@ -316,13 +314,15 @@ impl Hub {
         let message = match self.read(row, self.parts.namespace.bot(), encryption).await {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(Step::Skip),
-            Err(DecryptError::MissingRoomKey { .. }) if self.waited(row) < KEY_PATIENCE => {
+            Err(DecryptError::MissingRoomKey { .. }) if self.key_may_take(row).is_some() => {
                 return Ok(Step::Wait(KEY_RETRY));
             }
             Err(DecryptError::Device(error)) => return Err(error.into()),
             Err(_) => {
                 let text = "I could not decrypt your message.";
-                return self.answer_and_end(row, encryption, text).await;
+                let step = self.answer_and_end(row, encryption, text).await?;
+                self.key_waits.end(&row.event.event_id);
+                return Ok(step);
             }
         };
         if message.event_type != "m.room.message" {
@@ -377,7 +377,12 @@ impl Hub {
         Duration::from_millis(u64::try_from(waited).unwrap_or(0))
     }
 
-    async fn cannot_read(
+    /// How much longer a missing room key may take; `None` when that is over.
+    pub(super) fn key_may_take(&self, row: &InboxEvent) -> Option<Duration> {
+        self.key_waits.left(&row.event.event_id, self.parts.clock.moment())
+    }
+
+    pub(super) async fn cannot_read(
         &self,
         row: &InboxEvent,
         portal: &Portal,
@@ -385,12 +390,12 @@ impl Hub {
     ) -> Result<Step, StepError> {
         match error {
             DecryptError::MissingRoomKey { withheld } => {
-                let waited = self.waited(row);
-                if waited < KEY_PATIENCE {
-                    return Ok(Step::Wait(KEY_RETRY.min(KEY_PATIENCE.saturating_sub(waited))));
+                if let Some(left) = self.key_may_take(row) {
+                    return Ok(Step::Wait(KEY_RETRY.min(left)));
                 }
                 let reason = withheld_words(withheld.as_deref());
                 self.fail(portal, row, &reason).await?;
+                self.key_waits.end(&row.event.event_id);
             }
             DecryptError::NotEncrypted => {
                 self.fail(portal, row, "it was not encrypted, in an encrypted chat").await?;

@@ -6,7 +6,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`from_matrix`], [`read`] | the Matrix inbox, one room at a time |
+//! | [`from_matrix`], [`read`], [`key_waits`] | the Matrix inbox, one room at a time |
 //! | [`from_remote`] | the remote inbox, one chat at a time |
 //! | [`membership`] | invitations to ghosts and to the bot, and people who leave |
 //! | [`create_room`] | rooms that the bridge makes |
@@ -29,6 +29,7 @@ mod downgrade;
 mod expiry;
 mod from_matrix;
 mod from_remote;
+mod key_waits;
 mod leg_changes;
 mod legs;
 mod locks;
@@ -55,7 +56,6 @@ use std::{
 use ruma::{OwnedEventId, OwnedRoomId, RoomId, UserId};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::locks::Locks;
 pub(crate) use self::notices::contact_trust::for_person as decision_for_person;
 pub use self::{
     commands::{ApproveError, OpenChatError},
@@ -64,6 +64,7 @@ pub use self::{
     security::{ChatSecurity, IdentityStanding, MatrixKeys},
     trust::{DecideError, Naming, PendingChat, UnknownFingerprint, find_named},
 };
+use self::{key_waits::KeyWaits, locks::Locks};
 use crate::{
     clock::Clock,
     config::{Permissions, PolicyConfig},
@@ -108,6 +109,7 @@ pub struct Hub {
     chats: Arc<Queues<ChatKey>>,
     /// Messages whose authors know that they wait.
     told_waiting: std::sync::Mutex<HashSet<OwnedEventId>>,
+    key_waits: KeyWaits,
     making_portals: Locks,
     telling_contacts: Locks,
     verifying: Locks,
@@ -147,6 +149,7 @@ impl Hub {
             rooms: Queues::new(hub.clone(), tracker.clone(), stop.clone()),
             chats: Queues::new(hub.clone(), tracker, stop),
             told_waiting: std::sync::Mutex::default(),
+            key_waits: KeyWaits::default(),
             making_portals: Locks::new(),
             telling_contacts: Locks::new(),
             verifying: Locks::new(),

@@ -35,8 +35,16 @@ impl Hub {
             let bot = self.parts.namespace.bot();
             let second = (receiver != bot).then_some(bot);
             let decrypted =
-                self.parts.devices.decrypt(receiver, second, &event.room_id, &event.json).await?;
-            return Ok(Some(message_of(decrypted)));
+                self.parts.devices.decrypt(receiver, second, &event.room_id, &event.json).await;
+            match &decrypted {
+                // Its time begins now, even if others before it wait too.
+                Err(DecryptError::MissingRoomKey { .. }) => {
+                    self.key_may_take(row);
+                }
+                Err(DecryptError::Device(_)) => {}
+                _ => self.key_waits.end(&event.event_id),
+            }
+            return Ok(Some(message_of(decrypted?)));
         }
         if encryption == RoomEncryption::Encrypted {
             return Err(DecryptError::NotEncrypted);

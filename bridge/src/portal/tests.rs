@@ -8,9 +8,9 @@ mod legs;
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use assert_matches::assert_matches;
@@ -70,18 +70,55 @@ enum Takes {
 }
 
 /// A clock that stands still until it is moved, and begins in 1970.
-#[derive(Default)]
-struct TestClock(AtomicU64);
+struct TestClock {
+    began: Instant,
+    passed_ms: AtomicU64,
+    set_ahead_ms: AtomicU64,
+    was_set_of_late: AtomicBool,
+}
 
 impl Clock for TestClock {
     fn now(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_millis(self.0.load(Ordering::SeqCst))
+        let ahead = Duration::from_millis(self.set_ahead_ms.load(Ordering::SeqCst));
+        SystemTime::UNIX_EPOCH + self.passed() + ahead
+    }
+
+    fn moment(&self) -> Instant {
+        self.began + self.passed()
+    }
+
+    fn is_settled(&self) -> bool {
+        !self.was_set_of_late.load(Ordering::SeqCst)
     }
 }
 
 impl TestClock {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            passed_ms: AtomicU64::default(),
+            set_ahead_ms: AtomicU64::default(),
+            was_set_of_late: AtomicBool::default(),
+        }
+    }
+
+    fn passed(&self) -> Duration {
+        Duration::from_millis(self.passed_ms.load(Ordering::SeqCst))
+    }
+
     fn pass(&self, time: Duration) {
-        self.0.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+        self.passed_ms.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// Somebody sets it, while no time passes.
+    fn set_ahead(&self, time: Duration) {
+        self.set_ahead_ms.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
+        self.was_set_of_late.store(true, Ordering::SeqCst);
+    }
+
+    /// Nobody has set it for long.
+    fn settles(&self) {
+        self.was_set_of_late.store(false, Ordering::SeqCst);
     }
 }
 
@@ -197,7 +234,7 @@ impl World {
     async fn with_policy(policy: PolicyConfig) -> Self {
         let files = sqlite();
         let db = files.open().await;
-        let clock = Arc::new(TestClock::default());
+        let clock = Arc::new(TestClock::new());
         let remote = Arc::new(Remote {
             db: db.clone(),
             takes: Mutex::new(Takes::Everything),

@@ -1,5 +1,9 @@
 use super::*;
-use crate::{portal::expiry::Vain, store::PendingRemoteEvent};
+use crate::{
+    matrix::DecryptError,
+    portal::{expiry::Vain, from_matrix::Step},
+    store::PendingRemoteEvent,
+};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -87,6 +91,52 @@ async fn what_was_decided_while_the_bridge_was_away_counts_however_late() {
     world.look_again().await;
     assert_eq!(world.reached_bob(), ["one"]);
     assert_eq!(world.tellings().await, (0, 0));
+}
+
+#[tokio::test]
+async fn nothing_is_given_up_by_a_clock_that_was_set_of_late() {
+    let world = World::new().await;
+    let portal = world.portal().await;
+    world.takes(Takes::Nothing).await;
+    world.alice_says("$1", "hi").await;
+    let from_bob = world.waiting_from_bob().await;
+    world.clock.set_ahead(2 * WEEK);
+    for is_given_up in [false, true] {
+        Drain::<OwnedRoomId>::drain(&*world.hub, &room()).await;
+        assert_eq!(world.open_rows().await, u64::from(!is_given_up));
+        let expired = world.hub.expire_from_contact(&from_bob, &portal, Vain::NoSignedDevice);
+        assert_eq!(expired.await.unwrap(), is_given_up);
+        let times = usize::from(is_given_up);
+        assert_eq!(world.tellings().await, (2 * times, 2 * times), "once for each direction");
+        world.clock.settles();
+    }
+}
+
+#[tokio::test]
+async fn a_room_key_may_take_a_minute_whatever_the_clock_is_set_to() {
+    let world = World::new().await;
+    world.alice_writes("$1", "hi").await;
+    world.alice_writes("$2", "hi").await;
+    let mut tx = world.db.read().await.unwrap();
+    let rows = tx.matrix_inbox().load_pending(&room(), None, 2).await.unwrap();
+    drop(tx);
+    let portal = world.portal().await;
+    let missing = async |row| {
+        let missing = DecryptError::MissingRoomKey { withheld: None };
+        world.hub.cannot_read(row, &portal, missing).await.unwrap()
+    };
+    assert_matches!(missing(&rows[0]).await, Step::Wait(_));
+    world.clock.set_ahead(HOUR);
+    assert_matches!(missing(&rows[0]).await, Step::Wait(_));
+    world.clock.pass(Duration::from_secs(59));
+    assert_matches!(missing(&rows[0]).await, Step::Wait(wait) if wait <= Duration::from_secs(1));
+    assert_matches!(missing(&rows[1]).await, Step::Wait(_));
+    world.clock.pass(Duration::from_secs(1));
+    assert_eq!(missing(&rows[0]).await, Step::Done);
+    assert_matches!(missing(&rows[1]).await, Step::Wait(_));
+    let said = world.said().await;
+    let told = said.iter().filter(|text| text.contains("your client did not send its key"));
+    assert_eq!((told.count(), world.open_rows().await), (1, 1));
 }
 
 #[tokio::test]

@@ -121,6 +121,22 @@ async fn what_is_held_too_long_is_given_up_once_and_the_rest_is_released_in_orde
 }
 
 #[tokio::test]
+async fn nothing_is_given_up_by_a_clock_that_was_set_of_late() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.bob_writes_under_another_identity().await;
+    let held = world.bob_says("b2", "me again", Namespace::V2).await;
+    world.deliver(&held).await;
+    world.settle().await;
+    assert!(matches!(world.next_event().await, RemoteEventKind::Held(_)));
+    world.clock.set_ahead(2 * HOLD);
+    world.core.expire_held().await.unwrap();
+    assert!(world.take_event().await.is_none());
+    world.clock.settles();
+    world.core.expire_held().await.unwrap();
+    assert!(world.next_event().await == RemoteEventKind::Expired);
+}
+
+#[tokio::test]
 async fn the_bridges_own_words_reach_a_contact_whose_new_keys_nobody_can_approve() {
     let mut world = World::new(Contact::new(1)).await;
     world.bridge_says("w1", "one", PlaintextPolicy::Allow).await.unwrap();

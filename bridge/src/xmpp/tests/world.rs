@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -48,17 +51,35 @@ pub(super) const HOLD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Stands still until it is moved.
 #[derive(Default)]
-pub(super) struct TestClock(Mutex<Duration>);
+pub(super) struct TestClock {
+    passed: Mutex<Duration>,
+    was_set_of_late: AtomicBool,
+}
 
 impl Clock for TestClock {
     fn now(&self) -> SystemTime {
-        now() + *self.0.lock().unwrap()
+        now() + *self.passed.lock().unwrap()
+    }
+
+    fn is_settled(&self) -> bool {
+        !self.was_set_of_late.load(Ordering::SeqCst)
     }
 }
 
 impl TestClock {
     pub(super) fn pass(&self, time: Duration) {
-        *self.0.lock().unwrap() += time;
+        *self.passed.lock().unwrap() += time;
+    }
+
+    /// Somebody sets it, while no time passes.
+    pub(super) fn set_ahead(&self, time: Duration) {
+        self.pass(time);
+        self.was_set_of_late.store(true, Ordering::SeqCst);
+    }
+
+    /// Nobody has set it for long.
+    pub(super) fn settles(&self) {
+        self.was_set_of_late.store(false, Ordering::SeqCst);
     }
 }
 
