@@ -169,6 +169,12 @@ impl Hub {
         self.now_ms().saturating_sub(batch_ms)
     }
 
+    async fn is_told_of_batch(&self, notice: Notice<'_>) -> Result<bool, StepError> {
+        let (since_ms, now_ms) = (self.batch_began_ms(), self.now_ms());
+        let mut tx = self.parts.db.read().await?;
+        Ok(tx.notices().is_told_since(notice, since_ms, now_ms).await?)
+    }
+
     /// The bot's notice of a batch; `None` when it was given already.
     async fn stage_for_batch(
         &self,
@@ -176,12 +182,7 @@ impl Hub {
         kind: &str,
         text: &str,
     ) -> Result<Option<NewOutboxEvent>, StepError> {
-        let notice = to_person(portal, kind);
-        let mut tx = self.parts.db.read().await?;
-        let is_told =
-            tx.notices().is_told_since(notice, self.batch_began_ms(), self.now_ms()).await?;
-        drop(tx);
-        if is_told {
+        if self.is_told_of_batch(to_person(portal, kind)).await? {
             return Ok(None);
         }
         self.stage_for_person(portal, Wording::Public, text).await
@@ -212,17 +213,18 @@ impl Hub {
     ) -> Result<bool, StepError> {
         let contact = &portal.contact;
         let notice = Notice { scope: contact.as_str(), subject: portal.local.as_str(), kind };
+        // Looked at before the lock, which others may hold while they wait for a slow server.
+        if self.is_told_of_batch(notice).await? {
+            return Ok(true);
+        }
         let tell = async {
-            let since_ms = self.batch_began_ms();
-            let mut tx = self.parts.db.read().await?;
-            let is_told = tx.notices().is_told_since(notice, since_ms, self.now_ms()).await?;
-            drop(tx);
-            if is_told {
+            if self.is_told_of_batch(notice).await? {
                 return Ok(true);
             }
             if !self.tell_contact(contact, kind, text).await {
                 return Ok(false);
             }
+            let since_ms = self.batch_began_ms();
             let mut tx = self.parts.db.begin().await?;
             tx.notices().first_time_since(notice, since_ms, self.now_ms()).await?;
             tx.commit().await?;

@@ -8,7 +8,7 @@ use crate::{
     matrix::EncryptError,
     network::{Author, ChatKey, MessageContent, OutgoingMessage, PlaintextPolicy, RemoteMessageId},
     network::{LegSecurity, RemoteUserId},
-    store::{BotPresence, NewOutboxEvent, Notice, Portal, RoomEncryption, Transaction},
+    store::{BotPresence, NewOutboxEvent, Notice, Portal, RoomEncryption, StoreError, Transaction},
 };
 
 /// How the bridge may say something in an encrypted room.
@@ -197,13 +197,14 @@ impl Hub {
         notice: Notice<'_>,
         text: &str,
     ) -> Result<(), StepError> {
+        // Looked at before the lock, which others may hold while they wait for a slow server.
+        if self.is_told(notice).await? {
+            return Ok(());
+        }
         // Both directions of a chat may have the same to say at the same time.
         let key = (notice.scope, notice.kind);
         let tell = async {
-            let mut tx = self.parts.db.read().await?;
-            let told = tx.notices().is_told(notice).await?;
-            drop(tx);
-            if !told && self.tell_contact(contact, notice.kind, text).await {
+            if !self.is_told(notice).await? && self.tell_contact(contact, notice.kind, text).await {
                 let mut tx = self.parts.db.begin().await?;
                 tx.notices().first_time(notice).await?;
                 tx.commit().await?;
@@ -211,6 +212,10 @@ impl Hub {
             Ok(())
         };
         self.telling_contacts.alone(key, tell).await
+    }
+
+    async fn is_told(&self, notice: Notice<'_>) -> Result<bool, StoreError> {
+        self.parts.db.read().await?.notices().is_told(notice).await
     }
 
     /// Whether it is on its way. It holds nothing of anybody's conversation, so a contact without

@@ -93,3 +93,17 @@ async fn in_the_clear_a_contact_may_ask_and_decides_nothing() {
     let refused = sent.iter().map(|(_, text)| text.contains("I take this only encrypted"));
     assert_eq!(refused.collect::<Vec<_>>(), [false, false, true, true, true]);
 }
+
+#[tokio::test]
+async fn what_a_contact_was_told_waits_for_nobody_who_is_being_told() {
+    let world = World::new().await;
+    let portal = world.portal().await;
+    world.hub.introduce(&portal, ENCRYPTED).await.unwrap();
+    let told = world.told_bob();
+    // Somebody whose server is slow to answer holds the same lock.
+    let again = world.hub.introduce(&portal, ENCRYPTED);
+    let again = world.hub.telling_contacts.alone((portal.contact.as_str(), "first"), again);
+    let again = tokio::time::timeout(Duration::from_secs(20), again).await;
+    again.expect("nothing is to be told").unwrap();
+    assert_eq!((told.len(), world.told_bob()), (1, told));
+}
