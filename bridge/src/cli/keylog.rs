@@ -75,7 +75,9 @@ fn line(entry: &KeyLogRow) -> String {
         .unwrap_or_else(|| entry.time_ms.to_string());
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     let (chat_of, device) = (or_dash(&entry.local_user), or_dash(&entry.device));
-    row([&time, &entry.event, &entry.decided_by, &entry.leg, &chat_of, &device, &entry.public_key])
+    // Whoever distrusts a person need not know a key of theirs.
+    let key = or_dash(&entry.public_key);
+    row([&time, &entry.event, &entry.decided_by, &entry.leg, &chat_of, &device, &key])
 }
 
 /// Columns of the widest usual content; what is wider only moves the rest.
@@ -165,9 +167,10 @@ mod tests {
         let db =
             Database::connect(database.url.as_str(), &key, &database.witness_file).await.unwrap();
         let mut tx = db.begin().await.unwrap();
-        for (time_ms, event) in [(1_700_000_000_123, KeyEvent::FirstSeen), (7, KeyEvent::Verified)]
+        for (time_ms, event, master_key) in
+            [(1_700_000_000_123, KeyEvent::FirstSeen, "k"), (7, KeyEvent::Distrusted, "")]
         {
-            let key = LoggedKey::Matrix { user: user_id!("@alice:example.org"), master_key: "k" };
+            let key = LoggedKey::Matrix { user: user_id!("@alice:example.org"), master_key };
             let entry = KeyLogEntry { time_ms, key, event, decided_by: &Decider::Nobody };
             tx.key_log().append(&entry).await.unwrap();
         }
@@ -184,6 +187,7 @@ mod tests {
         assert!(checked.starts_with("The key log is whole: 2 rows.\nHead: "), "{checked}");
         let shown = execute(&["show", "@alice:example.org"], &config).unwrap();
         assert!(shown.contains("\n2023-11-14T22:13:20.123Z  first_seen  nobody"), "{shown}");
+        assert!(shown.ends_with(" -\n"), "it is about no key: {shown}");
         let nothing = execute(&["show", "@bob:example.org"], &config);
         assert!(matches!(nothing, Err(CliError::KeyLog(KeyLogError::Nothing))));
 

@@ -7,7 +7,7 @@ use ruma::{OwnedUserId, UserId};
 use super::{Hub, StepError, notices::contact::HELP, verification::Answered};
 use crate::{
     network::{Answer, Inquiry, LegSecurity, MessageContent, RemoteUserId},
-    store::Notice,
+    store::{Notice, PendingRemoteEvent},
 };
 
 const TRUST: &str = "trust";
@@ -34,24 +34,68 @@ enum Wish {
     },
 }
 
+const ONLY_ENCRYPTED: &str =
+    "I take this only encrypted. Switch on OMEMO in this chat and write it again.";
+
 impl Hub {
-    /// Carries out what a contact wrote to the bridge, and answers.
+    /// Carries out what a contact wrote to the bridge, and answers. It is done before it begins, like a command of a
+    /// Matrix user, so that it is not repeated in another situation than the one they saw. Only a distrust is done
+    /// when it is decided: lost it must not be, and said twice it is the same.
     pub(super) async fn obey_contact(
         &self,
-        contact: &RemoteUserId,
+        row: &PendingRemoteEvent,
         content: &MessageContent,
         security: LegSecurity,
     ) -> Result<(), StepError> {
-        let MessageContent::Text { body } = content else { return Ok(()) };
-        let answer = match parse(body) {
+        let contact = &row.event.chat.contact;
+        let MessageContent::Text { body } = content else { return self.end_row(row).await };
+        let wish = parse(body);
+        if let Some(Wish::Distrust { about }) = &wish
+            && security != LegSecurity::Plaintext
+        {
+            return self.obey_distrust(row, about.as_deref()).await;
+        }
+        self.end_row(row).await?;
+        if let Err(error) = self.grant(contact, wish, security).await {
+            tracing::warn!(error = %crate::error_chain(&error), "portal.contact_command.failed");
+            let text = "That did not work. Please try again.";
+            self.tell_contact(contact, "answer", text).await;
+        }
+        Ok(())
+    }
+
+    async fn obey_distrust(
+        &self,
+        row: &PendingRemoteEvent,
+        about: Option<&UserId>,
+    ) -> Result<(), StepError> {
+        let contact = &row.event.chat.contact;
+        match self.chat_meant(contact, about).await? {
+            Ok(portal) => self.contact_distrusts(&portal, row.id).await,
+            Err(answer) => {
+                self.end_row(row).await?;
+                self.tell_contact(contact, "answer", &in_words(answer, DISTRUST)).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn grant(
+        &self,
+        contact: &RemoteUserId,
+        wish: Option<Wish>,
+        security: LegSecurity,
+    ) -> Result<(), StepError> {
+        let answer = match wish {
             // Once: whoever answers every message by itself would be answered for ever.
             None => {
                 let notice = Notice { scope: contact.as_str(), subject: "", kind: "help" };
                 return self.tell_contact_once(contact, notice, HELP).await;
             }
+            // What came encrypted is obeyed elsewhere.
+            Some(Wish::Distrust { .. }) => ONLY_ENCRYPTED.to_owned(),
             Some(wish) if wish.decides() && security == LegSecurity::Plaintext => {
-                "I take this only encrypted. Switch on OMEMO in this chat and write it again."
-                    .to_owned()
+                ONLY_ENCRYPTED.to_owned()
             }
             Some(Wish::Ask { inquiry, about }) => {
                 let answer = self.answer_inquiry(contact, inquiry, about.as_deref()).await?;
@@ -61,15 +105,6 @@ impl Hub {
                 match self.chat_meant(contact, about.as_deref()).await? {
                     Ok(portal) => self.contact_trusts(&portal, &fingerprint).await?,
                     Err(answer) => in_words(answer, TRUST),
-                }
-            }
-            Some(Wish::Distrust { about }) => {
-                match self.chat_meant(contact, about.as_deref()).await? {
-                    Ok(portal) => match self.contact_distrusts(&portal).await? {
-                        Some(answer) => answer,
-                        None => return Ok(()),
-                    },
-                    Err(answer) => in_words(answer, DISTRUST),
                 }
             }
             Some(Wish::Compared { with, is_same }) => {

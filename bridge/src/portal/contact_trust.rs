@@ -12,7 +12,7 @@ use crate::{
     network::{Decider, Hold, RemoteUserId},
     store::{
         ContactDecision, ContactTrust, KeyEvent, KeyLogEntry, LoggedKey, Notice, Pin, PinState,
-        Portal, RoomEncryption, StoreError, StoredVerification, Transaction,
+        Portal, RemoteInboxId, RoomEncryption, StoreError, StoredVerification, Transaction,
     },
 };
 
@@ -56,47 +56,50 @@ impl Hub {
         Ok(words::trusted(person))
     }
 
-    /// The contact wants nothing of a person any more. Returns the answer for them; `None` when they
-    /// have been told already.
+    /// The contact wants nothing of a person any more. With the decision the row of their word is done, which waits
+    /// for nobody else.
     pub(super) async fn contact_distrusts(
         &self,
         portal: &Portal,
-    ) -> Result<Option<String>, StepError> {
-        // What was compared before this word must not lift it afterwards.
-        let decided = self.verifying.alone(&portal.ghost, self.distrust(portal)).await?;
-        if let Err(why_not) = decided {
-            return Ok(Some(why_not));
+        row: RemoteInboxId,
+    ) -> Result<(), StepError> {
+        if !self.distrust(portal, row).await? {
+            let text = words::distrusted_before(&portal.local);
+            self.tell_contact(&portal.contact, "answer", &text).await;
+            return Ok(());
         }
         let told = async {
             self.tell_contact_of_distrust(portal).await?;
-            self.tell_held(portal, &Hold::DistrustedByContact).await?;
-            self.tend_verifications(&portal.ghost).await
+            self.tell_held(portal, &Hold::DistrustedByContact).await
         };
         // It is decided: whoever could not be told now is told when the first message waits.
         if let Err(error) = told.await {
             tracing::warn!(error = %crate::error_chain(&error), "portal.contact_trust.not_told");
         }
-        Ok(None)
+        // The ghost ends a comparison that has no row any more, while the contact's next word is taken.
+        self.parts.devices.sync_soon(std::slice::from_ref(&portal.ghost));
+        Ok(())
     }
 
-    async fn distrust(&self, portal: &Portal) -> Result<Result<(), String>, StepError> {
+    /// Returns whether it is news.
+    async fn distrust(&self, portal: &Portal, row: RemoteInboxId) -> Result<bool, StepError> {
         let between = (&*portal.local, &portal.contact);
         let mut tx = self.parts.db.begin().await?;
-        if tx.contact_decisions().is_distrusted(&chat_of(portal)).await? {
-            return Ok(Err(words::distrusted_before(&portal.local)));
+        tx.remote_inbox().mark_done(row).await?;
+        let is_news = !tx.contact_decisions().is_distrusted(&chat_of(portal)).await?;
+        if is_news {
+            let pin = tx.pins().find(&portal.local).await?;
+            let decision = ContactDecision {
+                trust: ContactTrust::Distrusted,
+                master_key: pin.map(|pin| pin.presented().to_owned()).unwrap_or_default(),
+                decided_ms: self.now_ms(),
+            };
+            tx.contact_decisions().decide(between, &decision).await?;
+            // What was compared before this word must not lift it afterwards.
+            tx.verifications().delete_between(between).await?;
         }
-        let Some(pin) = tx.pins().find(&portal.local).await? else {
-            return Ok(Err(words::UNSEEN.to_owned()));
-        };
-        let decision = ContactDecision {
-            trust: ContactTrust::Distrusted,
-            master_key: pin.presented().to_owned(),
-            decided_ms: self.now_ms(),
-        };
-        tx.contact_decisions().decide(between, &decision).await?;
-        tx.verifications().delete_between(between).await?;
         tx.commit().await?;
-        Ok(Ok(()))
+        Ok(is_news)
     }
 
     /// The contact learns once that nothing crosses.
@@ -140,14 +143,17 @@ impl Hub {
         Ok(true)
     }
 
-    /// Notes that the contact has compared emoji with success. Where the identity is not the pinned one, it stands in the key log
-    /// alone.
+    /// Notes that the contact has compared emoji with success. The first identity that is known of the person is
+    /// pinned by that; where it is not the pinned one, it stands in the key log alone.
     pub(super) async fn note_compared(
         &self,
         tx: &mut Transaction,
         row: &StoredVerification,
         master_key: &str,
     ) -> Result<(), StepError> {
+        if tx.pins().find(&row.user_id).await?.is_none() {
+            let _ = tx.pins().pin_or_check(&row.user_id, master_key, self.now_ms()).await?;
+        }
         let network = self.parts.network.name();
         let portal = tx.portals().find_by_chat(network, &row.user_id, &row.contact).await?;
         if let Some(portal) = portal

@@ -93,7 +93,7 @@ impl Hub {
         failpoint!("w03_remote_event_pending");
         let contact = &row.event.chat.contact;
         let Author::Person(user) = &row.event.chat.local else {
-            return self.take_for_bridge(row, contact).await;
+            return self.take_for_bridge(row).await;
         };
         let RemoteEventKind::Message { id, content, security } = &row.event.kind else {
             return self.take_report(row, user, contact).await;
@@ -117,22 +117,15 @@ impl Hub {
         self.deliver(row, &portal, message).await
     }
 
-    /// What a contact writes to the bridge itself. It is done before it begins, like a command of a
-    /// Matrix user.
-    async fn take_for_bridge(
-        &self,
-        row: &PendingRemoteEvent,
-        contact: &RemoteUserId,
-    ) -> Result<Step, StepError> {
-        let step = self.end(row).await?;
-        if let RemoteEventKind::Message { content, security, .. } = &row.event.kind
-            && let Err(error) = self.obey_contact(contact, content, *security).await
-        {
-            tracing::warn!(error = %crate::error_chain(&error), "portal.contact_command.failed");
-            let text = "That did not work. Please try again.";
-            self.tell_contact(contact, "answer", text).await;
+    /// What a contact writes to the bridge itself.
+    async fn take_for_bridge(&self, row: &PendingRemoteEvent) -> Result<Step, StepError> {
+        match &row.event.kind {
+            RemoteEventKind::Message { content, security, .. } => {
+                self.obey_contact(row, content, *security).await?;
+            }
+            _ => self.end_row(row).await?,
         }
-        Ok(step)
+        Ok(Step::Done)
     }
 
     /// What became of messages to the contact, and what waits for whom.
@@ -186,10 +179,14 @@ impl Hub {
     }
 
     async fn end(&self, row: &PendingRemoteEvent) -> Result<Step, StepError> {
+        self.end_row(row).await?;
+        Ok(Step::Done)
+    }
+
+    pub(super) async fn end_row(&self, row: &PendingRemoteEvent) -> Result<(), StepError> {
         let mut tx = self.parts.db.begin().await?;
         tx.remote_inbox().mark_done(row.id).await?;
-        tx.commit().await?;
-        Ok(Step::Done)
+        Ok(tx.commit().await?)
     }
 
     async fn deliver(

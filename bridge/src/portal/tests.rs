@@ -4,6 +4,7 @@ mod contact_trust;
 mod downgrade;
 mod expiry;
 mod legs;
+mod verification;
 
 use std::{
     sync::{
@@ -348,11 +349,16 @@ impl World {
 
     /// Something comes from Bob, and his chat is worked on.
     async fn bob(&self, chat: &ChatKey, kind: RemoteEventKind) {
+        self.comes(chat, kind).await;
+        Drain::<ChatKey>::drain(&*self.hub, chat).await;
+    }
+
+    /// Something comes from the other network.
+    async fn comes(&self, chat: &ChatKey, kind: RemoteEventKind) {
         let event = RemoteEvent { chat: chat.clone(), sent_at_ms: None, kind };
         let mut tx = self.db.begin().await.unwrap();
         tx.remote_inbox().insert(&event).await.unwrap();
         tx.commit().await.unwrap();
-        Drain::<ChatKey>::drain(&*self.hub, chat).await;
     }
 
     /// What the bot and the ghosts have said.

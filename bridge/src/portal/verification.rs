@@ -257,8 +257,14 @@ impl Hub {
         let text = words::to_compare(&row.user_id, shown, is_verified);
         if self.show_contact(&row.contact, &text).await {
             let mut tx = self.parts.db.begin().await?;
-            tx.verifications().set_shown(row, shown.numbers).await?;
-            return Ok(tx.commit().await?);
+            match tx.verifications().set_shown(row, shown.numbers).await {
+                Ok(()) => return Ok(tx.commit().await?),
+                // The contact has distrusted the person meanwhile.
+                Err(StoreError::NoSuchRow { .. }) => {
+                    return self.step(row, VerificationStep::Cancel(CancelReason::Declined)).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         self.end_for(row, words::CONTACT_OUT_OF_REACH).await
     }
@@ -304,7 +310,7 @@ impl Hub {
     }
 
     /// Both have compared, and the ghost has signed the person's identity.
-    async fn verified(&self, row: &StoredVerification, master_key: &str) -> Result<(), StepError> {
+    pub(super) async fn verified(&self, row: &StoredVerification, master_key: &str) -> Result<(), StepError> {
         // Verified is this very identity, and not any other that may wait for approval.
         let is_waiting = self.waiting_identity(&row.user_id).await?.as_deref() == Some(master_key);
         let devices = &self.parts.devices;
@@ -313,8 +319,9 @@ impl Hub {
         if let Some(portal) = &portal {
             self.forget_keys_of_distrust(portal).await?;
         }
-        self.end_verification(row, words::VERIFIED, Some(master_key)).await?;
-        self.show_contact(&row.contact, &words::verified_for_contact(&row.user_id)).await;
+        if self.end_verification(row, words::VERIFIED, Some(master_key)).await? {
+            self.show_contact(&row.contact, &words::verified_for_contact(&row.user_id)).await;
+        }
         if approved {
             self.release_person(&row.user_id).await?;
         } else if let Some(portal) = &portal {
@@ -328,8 +335,9 @@ impl Hub {
         row: &StoredVerification,
         (person, contact): (&'static str, &'static str),
     ) -> Result<(), StepError> {
-        self.end_verification(row, person, None).await?;
-        self.show_contact(&row.contact, &words::about(&row.user_id, contact)).await;
+        if self.end_verification(row, person, None).await? {
+            self.show_contact(&row.contact, &words::about(&row.user_id, contact)).await;
+        }
         self.step(row, VerificationStep::Forget).await
     }
 
@@ -345,19 +353,21 @@ impl Hub {
             devices.end_lost_verification(&row.ghost, &row.user_id, &row.flow, through).await?;
         }
         let (person, contact) = words::INTERRUPTED;
-        self.end_verification(row, person, None).await?;
-        self.show_contact(&row.contact, &words::about(&row.user_id, contact)).await;
+        if self.end_verification(row, person, None).await? {
+            self.show_contact(&row.contact, &words::about(&row.user_id, contact)).await;
+        }
         Ok(())
     }
 
     /// The last word to the person, the end of the row and, where it has succeeded, the word in the
-    /// key log.
+    /// key log. Returns whether there was anything to end: the contact's distrust, which waits for no
+    /// comparison, may have come before.
     async fn end_verification(
         &self,
         row: &StoredVerification,
         text: &str,
         verified: Option<&str>,
-    ) -> Result<(), StepError> {
+    ) -> Result<bool, StepError> {
         let mut tx = self.parts.db.read().await?;
         let portal = tx.portals().find_by_room(&row.portal_room).await?;
         drop(tx);
@@ -366,7 +376,9 @@ impl Hub {
             None => None,
         };
         let mut tx = self.parts.db.begin().await?;
-        tx.verifications().delete(row).await?;
+        if !tx.verifications().delete(row).await? {
+            return Ok(false);
+        }
         if let Some(master_key) = verified {
             self.note_compared(&mut tx, row, master_key).await?;
         }
@@ -375,7 +387,7 @@ impl Hub {
         }
         tx.commit().await?;
         self.parts.outbox.ring(&row.portal_room);
-        Ok(())
+        Ok(true)
     }
 
     /// The person wants it, and their client has no button or they do not find it.

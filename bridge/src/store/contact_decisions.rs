@@ -18,7 +18,8 @@ const TABLE: &str = "contact_decisions";
 pub struct ContactDecision {
     /// What they have said.
     pub trust: ContactTrust,
-    /// The public master key that it was said of, in unpadded base64.
+    /// The public master key that the user presented then, in unpadded base64. Empty where no identity of theirs was
+    /// known: that much is needed for trust only.
     pub master_key: String,
     /// When, in milliseconds since 1970.
     pub decided_ms: i64,

@@ -41,7 +41,7 @@ pub enum LoggedKey<'a> {
     Matrix {
         /// Whose.
         user: &'a UserId,
-        /// The public master key, in unpadded base64.
+        /// The public master key, in unpadded base64; empty where a contact distrusted somebody of whom none was known.
         master_key: &'a str,
     },
     /// The identity of a contact's OMEMO device, as a chat knows it.

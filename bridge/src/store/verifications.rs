@@ -251,17 +251,19 @@ impl<'t> Verifications<'t> {
         Ok(())
     }
 
-    /// Forgets one, if it is known.
+    /// Forgets one. Returns whether it was known: what somebody else has ended, nothing follows from.
     ///
     /// # Errors
     /// When the database failed.
-    pub async fn delete(&mut self, of: &StoredVerification) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM verifications WHERE ghost = $1 AND user_id = $2 AND flow = $3")
-            .bind(of.ghost.as_str())
-            .bind(of.user_id.as_str())
-            .bind(&of.flow)
-            .execute(&mut *self.conn)
-            .await?;
-        Ok(())
+    pub async fn delete(&mut self, of: &StoredVerification) -> Result<bool, StoreError> {
+        let result = sqlx::query(
+            "DELETE FROM verifications WHERE ghost = $1 AND user_id = $2 AND flow = $3",
+        )
+        .bind(of.ghost.as_str())
+        .bind(of.user_id.as_str())
+        .bind(&of.flow)
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(result.rows_affected() == 1)
     }
 }

@@ -199,3 +199,28 @@ async fn a_contacts_distrust_is_in_a_backup() -> Result<()> {
     assert_eq!(chat.bob.texts_from(&chat.alices_jid()), ["Hello"]);
     chat.end().await
 }
+
+#[tokio::test]
+async fn a_person_whose_identity_nobody_knows_is_distrusted_all_the_same() -> Result<()> {
+    let world = World::start("contact-distrusts-unseen").await?;
+    let (alice, bob) = (world.element_user("alice").await?, world.omemo_user("bob").await?);
+    let ghost = world.ghost_of(bob.jid());
+    let room = alice.create_plain_chat_with(&ghost).await?;
+    alice.sees_join(&room, &ghost).await?;
+    let chat = Chat { world, alice, bob, room };
+    chat.alice.send(&chat.room, "Hello").await?;
+    chat.bob.receives("⚠️ not encrypted on Matrix: Hello").await?;
+    chat.bob_answers("devices").await?;
+    chat.bridge_tells_bob("I know no identity of theirs yet").await?;
+
+    chat.bob_distrusts_alice().await?;
+    let event = chat.alice.send(&chat.room, "Hear me").await?;
+    chat.alice.status_from(&chat.world.bridge.bot(), &event, "PENDING").await?;
+    chat.bob_writes("Nobody hears me").await?;
+    chat.alice_writes_and_it_waits("Me neither").await?;
+    assert_eq!(chat.bob.texts_from(&chat.alices_jid()).len(), 1);
+    assert!(texts_of(&chat.alice, &ghost).is_empty());
+    let log = chat.world.bridge.keylog(&["show", chat.alice.user_id()]).await?;
+    ensure!(log.lines().any(|line| line.contains("distrusted") && line.ends_with(" -")), "{log}");
+    chat.end().await
+}

@@ -27,7 +27,7 @@ pub(in crate::portal) const DOUBTFUL: &str = "Nothing has changed: they do not t
 
 /// For the contact: nothing that is compared could be meant.
 pub(in crate::portal) const UNSEEN: &str = "Nothing has changed: I know no encryption identity of theirs \
-    yet.";
+    yet. Compare emoji with them instead (“verify”).";
 
 /// For the contact: what was typed is no fingerprint of the person's.
 pub(in crate::portal) const NOT_THEIRS: &str = "⚠️ Nothing has changed: this is not the fingerprint of the \
@@ -132,8 +132,8 @@ pub(crate) fn for_person(decision: &ContactDecision, pin: Option<&Pin>) -> Optio
     let since = time(decision.decided_ms);
     if decision.is_distrust() {
         return Some(format!(
-            "⚠️ Your contact has distrusted your identity, on {since}: nothing crosses this chat until \
-             they trust it."
+            "⚠️ Your contact has distrusted you, on {since}: nothing crosses this chat until they trust \
+             your identity."
         ));
     }
     let is_pinned =

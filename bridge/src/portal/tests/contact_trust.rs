@@ -1,30 +1,32 @@
 //! What a contact decides about a person, by messages to the bridge itself.
 
+use std::{future::poll_fn, pin::pin, task::Poll};
+
 use ruma::owned_user_id;
 
 use super::*;
-use crate::store::{ContactTrust, KeyEvent, StoredVerification, VerificationStage};
+use crate::store::{ContactTrust, KeyEvent};
 
-const KEY: &str = "xQjyUcDvMjNVRgEyWUmbRgdfbKuCEVqTSyRTbYqAlQg";
+pub(super) const KEY: &str = "xQjyUcDvMjNVRgEyWUmbRgdfbKuCEVqTSyRTbYqAlQg";
 const NEW_KEY: &str = "VwKWtkNpDRJLwVz5yGYuGrCbhtFJ8OkAx2bnjiJkmno";
 const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 impl World {
     /// Alice's identity is known, and Bob and she have talked.
-    async fn with_identity() -> Self {
+    pub(super) async fn with_identity() -> Self {
         let world = Self::new().await;
         world.alice_presents(KEY).await;
         world
     }
 
-    async fn alice_presents(&self, key: &str) {
+    pub(super) async fn alice_presents(&self, key: &str) {
         let mut tx = self.db.begin().await.unwrap();
         let _ = tx.pins().pin_or_check(alice(), key, 1).await.unwrap();
         tx.commit().await.unwrap();
     }
 
     /// Bob writes to the bridge over encryption; gives what it answers.
-    async fn bob_tells(&self, text: &str) -> Vec<String> {
+    pub(super) async fn bob_tells(&self, text: &str) -> Vec<String> {
         self.bob_tells_over(ENCRYPTED, text).await
     }
 
@@ -86,7 +88,7 @@ impl World {
     }
 
     /// What the key log says that Bob has decided: event and key.
-    async fn decided(&self) -> Vec<(String, String)> {
+    pub(super) async fn decided(&self) -> Vec<(String, String)> {
         let mut tx = self.db.read().await.unwrap();
         let rows = tx.key_log().load_about(alice().as_str()).await.unwrap();
         let his = rows.into_iter().filter(|row| row.decided_by == "contact bob@example.net");
@@ -94,7 +96,7 @@ impl World {
     }
 }
 
-fn decision(event: KeyEvent, key: &str) -> (String, String) {
+pub(super) fn decision(event: KeyEvent, key: &str) -> (String, String) {
     (event.as_str().to_owned(), key.to_owned())
 }
 
@@ -299,28 +301,6 @@ async fn what_waits_because_of_distrust_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn distrust_ends_a_comparison_that_the_contact_has_confirmed_before() {
-    let world = World::with_identity().await;
-    let row = StoredVerification {
-        ghost: owned_user_id!("@any_bob=40example.net:example.org"),
-        user_id: alice().to_owned(),
-        flow: "$request".to_owned(),
-        contact: chat().contact,
-        portal_room: room(),
-        flow_room: Some(room()),
-        device_id: None,
-        stage: VerificationStage::Confirmed,
-        shown: Some([1, 2, 3]),
-    };
-    let mut tx = world.db.begin().await.unwrap();
-    tx.verifications().insert(&row).await.unwrap();
-    tx.commit().await.unwrap();
-    world.bob_tells("distrust").await;
-    let mut tx = world.db.read().await.unwrap();
-    assert!(tx.verifications().load_by_contact(&chat().contact).await.unwrap().is_empty());
-}
-
-#[tokio::test]
 async fn compared_emoji_lift_distrust_for_the_pinned_identity_only() {
     let world = World::with_identity().await;
     world.bob_tells("distrust").await;
@@ -351,10 +331,62 @@ async fn a_contacts_word_counts_not_while_a_device_that_the_person_does_not_trus
 }
 
 #[tokio::test]
-async fn without_a_known_identity_there_is_nothing_to_decide() {
+async fn a_person_without_a_known_identity_is_distrusted_all_the_same() {
     let world = World::new().await;
-    for command in ["distrust".to_owned(), format!("trust {KEY}")] {
-        let answer = world.bob_tells(&command).await;
-        assert!(answer[0].contains("no encryption identity of theirs"), "{answer:?}");
+    let answer = world.bob_tells(&format!("trust {KEY}")).await;
+    assert!(answer[0].contains("no encryption identity of theirs"), "{answer:?}");
+    let answer = world.bob_tells("distrust").await;
+    assert!(answer[0].starts_with("You have distrusted"), "{answer:?}");
+    world.alice_says("$1", "hear me").await;
+    world.bob_writes("and me").await;
+    assert_eq!(world.crossed().await, (vec![], vec![]));
+    assert_eq!(world.decided().await, [decision(KeyEvent::Distrusted, "")]);
+    let listed = world.command(IdentityTrust::Pinned, "devices").await;
+    for words in ["I know no identity of yours yet", "Your contact has distrusted"] {
+        assert!(listed.contains(words), "{listed}");
     }
+    // Nor does an identity that is seen now lift it.
+    world.alice_presents(KEY).await;
+    world.work().await;
+    assert_eq!(world.crossed().await, (vec![], vec![]));
+    world.bob_tells(&format!("trust {KEY}")).await;
+    world.comes_to_cross(&["hear me"], &["and me"]).await;
+}
+
+/// Lets work go on until it has waited so often, and ends it there as a death of the process would. Returns whether
+/// it was over before.
+async fn dies_after(waits: usize, work: impl Future) -> bool {
+    let (mut work, mut left) = (pin!(work), waits);
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(_) => Poll::Ready(true),
+        Poll::Pending if left == 0 => Poll::Ready(false),
+        Poll::Pending => {
+            left -= 1;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_distrust_is_not_lost_whenever_the_bridge_dies() {
+    let to_bridge = ChatKey { local: Author::Bridge, contact: chat().contact };
+    let mut deaths = 0;
+    loop {
+        let world = World::with_identity().await;
+        let content = MessageContent::Text { body: "distrust".to_owned() };
+        let word = RemoteEventKind::Message { id: None, content, security: ENCRYPTED };
+        world.comes(&to_bridge, word).await;
+        let is_over = dies_after(deaths, Drain::<ChatKey>::drain(&*world.hub, &to_bridge)).await;
+        let mut tx = world.db.read().await.unwrap();
+        let is_decided = tx.contact_decisions().is_distrusted(&chat()).await.unwrap();
+        let is_open = !tx.remote_inbox().pending_chats().await.unwrap().is_empty();
+        assert_eq!(is_decided, !is_open, "lost, or taken twice, after {deaths} waits");
+        if is_decided {
+            break;
+        }
+        assert!(!is_over);
+        deaths += 1;
+    }
+    assert!(deaths > 0);
 }

@@ -85,9 +85,11 @@ async fn a_contact_learns_only_of_people_who_have_joined_a_chat_with_them() {
 async fn in_the_clear_a_contact_may_ask_and_decides_nothing() {
     let world = World::new().await;
     let eve = RemoteUserId::new("eve@example.net");
+    let to_bridge = ChatKey { local: Author::Bridge, contact: eve };
     for word in ["devices", "security @alice:example.org", "verify", "match", "no match"] {
         let content = MessageContent::Text { body: word.to_owned() };
-        world.hub.obey_contact(&eve, &content, LegSecurity::Plaintext).await.unwrap();
+        let security = LegSecurity::Plaintext;
+        world.bob(&to_bridge, RemoteEventKind::Message { id: None, content, security }).await;
     }
     let sent = world.remote.sent.lock().unwrap().clone();
     let refused = sent.iter().map(|(_, text)| text.contains("I take this only encrypted"));
