@@ -2,11 +2,13 @@
 
 use ruma::{OwnedRoomId, UserId};
 
-use super::{Hub, StepError, create_room::NoRoom, from_remote::chat_of};
+use super::{
+    Hub, StepError, create_room::NoRoom, from_remote::chat_of, own_identity::OWN_IDENTITY_CHANGED,
+};
 use crate::{
     namespace::AddressTooLong,
     network::{InvalidContact, PlaintextPolicy},
-    store::{Portal, PortalState, StoreError},
+    store::{Portal, StoreError},
 };
 
 /// Why a chat was not opened.
@@ -56,9 +58,8 @@ impl Hub {
         }
     }
 
-    /// Approves the changed identity of a person. `identity` is the public master key behind their
-    /// word. Their contacts are told first: it might be somebody else who controls the account.
-    /// Returns whether an identity was waiting.
+    /// Approves the changed identity of a person, and releases what was held for that. `identity` is the public
+    /// master key behind their word. Returns whether an identity was waiting.
     ///
     /// # Errors
     /// [`ApproveError`] when it is not known to be stored.
@@ -68,14 +69,7 @@ impl Hub {
         identity: &str,
     ) -> Result<bool, ApproveError> {
         let approved = async {
-            let Some(waiting) = self.waiting_identity(user).await? else { return Ok(false) };
-            let mut tx = self.parts.db.read().await?;
-            let portals = tx.portals().load_by_local(user).await?;
-            drop(tx);
-            for portal in portals.iter().filter(|portal| portal.state != PortalState::Closed) {
-                self.tell_contact_of_identity(portal, &waiting).await?;
-            }
-            let approved = self.parts.devices.approve(user, identity).await?;
+            let approved = self.approve_identity(user, identity).await?;
             if approved {
                 self.release_person(user).await?;
             }
@@ -117,7 +111,7 @@ impl Hub {
         let portals = tx.portals().load_by_local(user).await?;
         drop(tx);
         for portal in &portals {
-            self.release(portal, &["own_identity_changed"]).await?;
+            self.release(portal, &[OWN_IDENTITY_CHANGED]).await?;
         }
         Ok(())
     }

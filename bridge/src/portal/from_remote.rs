@@ -15,6 +15,7 @@ use super::{
     leg_changes::Direction,
     legs::Legs,
     notices::contact_trust as words,
+    own_identity::OWN_IDENTITY_CHANGED,
     say::{Wording, reader_of},
     status::Fate,
 };
@@ -235,7 +236,7 @@ impl Hub {
         }
         tx.matrix_outbox().insert(&staged).await?;
         tx.remote_inbox().mark_done(row.id).await?;
-        Self::forget_told(&mut tx, portal, &["no_signed_device", "own_identity_changed"]).await?;
+        Self::forget_told(&mut tx, portal, &["no_signed_device", OWN_IDENTITY_CHANGED]).await?;
         if message.security != LegSecurity::Plaintext {
             tx.portals().encryption_was_used(&portal.network, &row.event.chat).await?;
             Self::forget_told(&mut tx, portal, &[PLAINTEXT_REFUSED]).await?;

@@ -1,10 +1,17 @@
 //! The identity of a person that is another one than before: who is told of it, and with which
 //! words.
 
+use futures_util::{FutureExt as _, future::try_join_all};
 use ruma::UserId;
 
 use super::{Hub, StepError, from_remote::chat_of, notices::contact_trust as words, say::Wording};
-use crate::store::{ContactDecision, Notice, PinState, Portal};
+use crate::store::{ContactDecision, Notice, PinState, Portal, PortalState};
+
+/// The short word for an identity of the person that waits for their approval.
+pub(super) const OWN_IDENTITY_CHANGED: &str = "own_identity_changed";
+
+/// Contacts who are told of a new identity at a time.
+const TOLD_AT_ONCE: usize = 16;
 
 /// What the contact had said of the identity that was replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,13 +29,68 @@ impl Hub {
     pub(super) async fn tell_identity_changed(&self, portal: &Portal) -> Result<(), StepError> {
         let Some(identity) = self.waiting_identity(&portal.local).await? else { return Ok(()) };
         let text = words::own_identity_changed(self.before_change(portal).await?);
-        let kind = "own_identity_changed";
+        let kind = OWN_IDENTITY_CHANGED;
         self.tell_once_about(portal, kind, &[&identity], Wording::Public, &text).await?;
         self.tell_contact_of_identity(portal, &identity).await
     }
 
+    /// Makes a new identity of a person count in all their chats, on their word: what they say, and emoji they have
+    /// compared. `identity` is the public master key behind it. Their contacts are told first: it might be somebody
+    /// else who controls the account. Returns whether an identity was waiting; who calls this releases what was
+    /// held.
+    pub(super) async fn approve_identity(
+        &self,
+        user: &UserId,
+        identity: &str,
+    ) -> Result<bool, StepError> {
+        let Some(waiting) = self.waiting_identity(user).await? else { return Ok(false) };
+        let mut tx = self.parts.db.read().await?;
+        let mut portals = tx.portals().load_by_local(user).await?;
+        drop(tx);
+        portals.retain(|portal| portal.state != PortalState::Closed);
+        let mut untold = Vec::new();
+        for portal in &portals {
+            if self.is_verified_change_untold(portal, &waiting).await? {
+                untold.push(portal);
+            }
+        }
+        // Some servers may be slow to answer.
+        for some in portals.chunks(TOLD_AT_ONCE) {
+            let telling = some.iter().map(|it| self.tell_contact_of_identity(it, &waiting).boxed());
+            let telling: Vec<_> = telling.collect();
+            try_join_all(telling).await?;
+        }
+        // Of one that has come meanwhile nobody was told.
+        let is_same = self.waiting_identity(user).await?.as_ref() == Some(&waiting);
+        if !is_same || !self.parts.devices.approve(user, identity).await? {
+            return Ok(false);
+        }
+        for portal in untold {
+            let text = words::VERIFIED_IDENTITY_REPLACED;
+            if let Err(error) = self.say(portal, Wording::Public, text).await {
+                tracing::warn!(error = %crate::error_chain(&error), "portal.approve.not_told");
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the contact had verified the identity that is replaced, and the person has not been told so.
+    async fn is_verified_change_untold(
+        &self,
+        portal: &Portal,
+        identity: &str,
+    ) -> Result<bool, StepError> {
+        if self.before_change(portal).await? != Before::Verified {
+            return Ok(false);
+        }
+        let scope = portal.room_id.as_str();
+        let notice = Notice { scope, subject: identity, kind: OWN_IDENTITY_CHANGED };
+        let mut tx = self.parts.db.read().await?;
+        Ok(!tx.notices().is_told(notice).await?)
+    }
+
     /// The contact learns it whether the person approves it before or after anything had to wait.
-    pub(super) async fn tell_contact_of_identity(
+    async fn tell_contact_of_identity(
         &self,
         portal: &Portal,
         identity: &str,

@@ -128,6 +128,8 @@ struct Remote {
     db: Database,
     takes: Mutex<Takes>,
     sent: Mutex<Vec<(ChatKey, String)>>,
+    /// What the bridge itself has said, and Alice's identity that counted then.
+    told_under: Mutex<Vec<(String, Option<String>)>>,
     decided: Mutex<Vec<(DeviceDecision, Vec<String>)>>,
     devices: Mutex<Vec<RemoteDevice>>,
 }
@@ -155,6 +157,11 @@ impl NetworkClient for Remote {
                 return Err(SendError::Temporary);
             }
             tx.portals().encryption_was_used("any", &message.chat).await.unwrap();
+        }
+        if message.chat.local == Author::Bridge {
+            let pin = tx.pins().find(alice()).await.unwrap();
+            let told = (body.clone(), pin.map(|pin| pin.master_key));
+            self.told_under.lock().unwrap().push(told);
         }
         tx.commit().await.unwrap();
         self.sent.lock().unwrap().push((message.chat, body));
@@ -240,6 +247,7 @@ impl World {
             db: db.clone(),
             takes: Mutex::new(Takes::Everything),
             sent: Mutex::default(),
+            told_under: Mutex::default(),
             decided: Mutex::default(),
             devices: Mutex::default(),
         });
@@ -298,18 +306,24 @@ impl World {
     }
 
     async fn make_portal(&self) {
+        self.make_portal_with(&chat().contact, room()).await;
+        let mut tx = self.db.begin().await.unwrap();
+        tx.portals().set_plaintext(&room(), PlaintextPolicy::Allow).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn make_portal_with(&self, contact: &RemoteUserId, room_id: OwnedRoomId) {
         let mut tx = self.db.begin().await.unwrap();
         let portal = NewPortal {
-            room_id: room(),
+            room_id,
             network: "any".to_owned(),
             local: alice().to_owned(),
-            contact: chat().contact,
+            contact: contact.clone(),
             ghost: owned_user_id!("@any_bob=40example.net:example.org"),
             encryption: RoomEncryption::Plain,
             state: PortalState::Active,
         };
         tx.portals().insert(&portal).await.unwrap();
-        tx.portals().set_plaintext(&room(), PlaintextPolicy::Allow).await.unwrap();
         tx.commit().await.unwrap();
     }
 

@@ -313,8 +313,7 @@ impl Hub {
     pub(super) async fn verified(&self, row: &StoredVerification, master_key: &str) -> Result<(), StepError> {
         // Verified is this very identity, and not any other that may wait for approval.
         let is_waiting = self.waiting_identity(&row.user_id).await?.as_deref() == Some(master_key);
-        let devices = &self.parts.devices;
-        let approved = is_waiting && devices.approve(&row.user_id, master_key).await?;
+        let approved = is_waiting && self.approve_identity(&row.user_id, master_key).await?;
         let portal = self.find_portal(&row.user_id, &row.contact).await?;
         if let Some(portal) = &portal {
             self.forget_keys_of_distrust(portal).await?;

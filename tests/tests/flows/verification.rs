@@ -255,6 +255,33 @@ async fn verifying_anew_releases_what_a_changed_identity_held() -> Result<()> {
 }
 
 #[tokio::test]
+async fn other_contacts_are_told_before_emoji_approve_a_new_identity() -> Result<()> {
+    let chat = Chat::open_and_talk("verify-changed-others").await?;
+    let Chat { world, alice, bob, .. } = &chat;
+    let carol = world.omemo_user("carol").await?;
+    let carols_ghost = world.ghost_of(carol.jid());
+    let carols_room = alice.create_chat_with(&carols_ghost).await?;
+    alice.sees_join(&carols_room, &carols_ghost).await?;
+    alice.send(&carols_room, "Hello, Carol").await?;
+    carol.receives("Hello, Carol").await?;
+
+    alice.set_up_cross_signing().await?;
+    bob.send(&chat.alices_jid(), "Is it still you?", Namespace::Legacy).await?;
+    chat.bot_tells_alice("Your encryption identity has changed").await?;
+    let is_told = |it: &Received| it.sender == COMPONENT && it.body.contains("has changed");
+    ensure!(!carol.messages().iter().any(is_told), "nothing of hers has waited");
+    chat.bob_answers(&format!("verify {}", alice.user_id())).await?;
+    alice.accept_verification_from(&chat.ghost()).await?;
+    chat.both_see_the_same().await?;
+    chat.bob_answers("match").await?;
+    alice.says_emoji_are_the_same().await?;
+    alice.verification_is("Done").await?;
+    alice.receives("Is it still you?").await?;
+    carol.message_where(SOON, is_told).await.context("Carol was not told")?;
+    chat.end().await
+}
+
+#[tokio::test]
 async fn a_device_that_alice_does_not_trust_is_shown_no_emoji() -> Result<()> {
     let chat = Chat::open_and_talk("verify-strange-device").await?;
     let Chat { world, alice, bob, room } = &chat;

@@ -101,6 +101,11 @@ pub(in crate::portal) fn own_identity_changed(before: Before) -> String {
     )
 }
 
+/// For the person: the identity that the contact had verified does not count any more.
+pub(in crate::portal) const VERIFIED_IDENTITY_REPLACED: &str = "⚠️ Your encryption identity, which your \
+    contact had verified, has changed, and the new one counts from now on. Your contact is told that it is \
+    not the one they had compared.";
+
 /// For the contact: the person's identity has changed.
 pub(in crate::portal) fn their_identity_changed(person: &UserId, before: Before) -> String {
     let (whose, then) = match before {

@@ -8,7 +8,7 @@ use super::*;
 use crate::store::{ContactTrust, KeyEvent};
 
 pub(super) const KEY: &str = "xQjyUcDvMjNVRgEyWUmbRgdfbKuCEVqTSyRTbYqAlQg";
-const NEW_KEY: &str = "VwKWtkNpDRJLwVz5yGYuGrCbhtFJ8OkAx2bnjiJkmno";
+pub(super) const NEW_KEY: &str = "VwKWtkNpDRJLwVz5yGYuGrCbhtFJ8OkAx2bnjiJkmno";
 const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 impl World {

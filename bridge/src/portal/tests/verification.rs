@@ -3,7 +3,7 @@
 use ruma::owned_user_id;
 
 use super::{
-    contact_trust::{KEY, decision},
+    contact_trust::{KEY, NEW_KEY, decision},
     *,
 };
 use crate::store::{KeyEvent, StoredVerification, VerificationStage};
@@ -42,6 +42,49 @@ impl World {
         let mut tx = self.db.read().await.unwrap();
         tx.verifications().load_by_contact(&chat().contact).await.unwrap().len()
     }
+}
+
+#[tokio::test]
+async fn before_emoji_approve_a_new_identity_all_contacts_are_told_of_it() {
+    for is_verified in [true, false] {
+        let world = World::with_identity().await;
+        let carol = RemoteUserId::new("carol@example.net");
+        world.make_portal_with(&carol, owned_room_id!("!carol:example.org")).await;
+        if is_verified {
+            world.bob_tells(&format!("trust {KEY}")).await;
+        }
+        world.alice_presents(NEW_KEY).await;
+        let row = world.bob_has_confirmed().await;
+        world.compared(&row, NEW_KEY).await;
+        assert_eq!(world.pinned().await, NEW_KEY);
+
+        let told = world.remote.told_under.lock().unwrap().clone();
+        let changed: Vec<_> =
+            told.iter().filter(|(text, _)| text.contains("has changed")).collect();
+        assert_eq!(changed.len(), 2, "Bob and Carol: {told:?}");
+        for (text, pinned) in changed {
+            assert_eq!(pinned.as_deref(), Some(KEY), "told too late: {text}");
+        }
+        let to_bob =
+            world.told_bob().into_iter().filter(|text| text.contains("which you have verified"));
+        let said = world.said().await;
+        let to_alice =
+            said.iter().filter(|text| text.contains("your contact had verified, has changed"));
+        let times = usize::from(is_verified);
+        assert_eq!((to_alice.count(), to_bob.count()), (times, times), "{said:?}");
+        assert!(said.iter().any(|text| text.starts_with("Verified: ")), "{said:?}");
+        assert_eq!(world.decided().await.pop(), Some(decision(KeyEvent::Verified, NEW_KEY)));
+    }
+}
+
+#[tokio::test]
+async fn emoji_approve_no_other_identity_than_the_one_compared() {
+    let world = World::with_identity().await;
+    world.alice_presents(NEW_KEY).await;
+    let row = world.bob_has_confirmed().await;
+    world.compared(&row, KEY).await;
+    assert_eq!(world.pinned().await, KEY);
+    assert!(world.told_bob().iter().all(|text| !text.contains("has changed")));
 }
 
 #[tokio::test]
