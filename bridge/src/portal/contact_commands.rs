@@ -4,7 +4,7 @@
 
 use ruma::{OwnedUserId, UserId};
 
-use super::{Hub, StepError, notices::contact::HELP, verification::Answered};
+use super::{Hub, StepError, contact_compares::Answered, notices::contact::HELP};
 use crate::{
     network::{Answer, Inquiry, LegSecurity, MessageContent, RemoteUserId},
     store::{Notice, PendingRemoteEvent},

@@ -6,7 +6,7 @@
 
 use super::{
     Hub, StepError, from_remote::chat_of, notices::contact_trust as words, say::Wording,
-    trust::DecideError, verification::Standing,
+    standing::Standing, trust::DecideError,
 };
 use crate::{
     network::{Decider, Hold, RemoteUserId},

@@ -94,9 +94,9 @@ impl Hub {
         &self,
         user: &UserId,
         contact: &RemoteUserId,
-    ) -> Result<Option<Portal>, StepError> {
+    ) -> Result<Option<Portal>, StoreError> {
         let mut tx = self.parts.db.read().await?;
-        Ok(tx.portals().find_by_chat(self.parts.network.name(), user, contact).await?)
+        tx.portals().find_by_chat(self.parts.network.name(), user, contact).await
     }
 
     async fn make_room(

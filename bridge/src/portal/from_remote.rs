@@ -136,9 +136,7 @@ impl Hub {
         user: &UserId,
         contact: &RemoteUserId,
     ) -> Result<Step, StepError> {
-        let mut tx = self.parts.db.read().await?;
-        let portal = tx.portals().find_by_chat(self.parts.network.name(), user, contact).await?;
-        drop(tx);
+        let portal = self.find_portal(user, contact).await?;
         if let Some(portal) = portal.filter(|_| self.may_use(user)) {
             if row.event.kind == RemoteEventKind::Expired {
                 let ended = self.give_up_from_contact(row, &portal, Vain::ContactsDevice).await?;

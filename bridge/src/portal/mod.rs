@@ -14,12 +14,15 @@
 //! | [`commands`], [`trust`] | what people decide |
 //! | [`downgrade`], [`expiry`] | what is marked, refused or given up |
 //! | [`contact_commands`], [`contact_inquiries`], [`contact_trust`] | what contacts ask the bridge and decide |
+//! | [`verification`], [`begin_verification`], [`contact_compares`], [`standing`] | emoji compared across the bridge |
 //! | [`own_identity`] | what is told when a person's identity has changed |
 //! | [`security`] | what is known of both legs of a chat |
 //! | [`content`], [`legs`], [`room_state`] | pure conversions |
 
+mod begin_verification;
 mod commands;
 mod contact_commands;
+mod contact_compares;
 mod contact_inquiries;
 mod contact_trust;
 pub mod content;
@@ -41,6 +44,7 @@ mod read;
 mod room_state;
 mod say;
 mod security;
+mod standing;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -189,8 +189,7 @@ impl Hub {
         address: &str,
     ) -> Result<Option<Portal>, DecideError> {
         let Ok(contact) = self.parts.network.parse_contact(address) else { return Ok(None) };
-        let mut tx = self.parts.db.read().await?;
-        Ok(tx.portals().find_by_chat(self.parts.network.name(), user, &contact).await?)
+        Ok(self.find_portal(user, &contact).await?)
     }
 
     /// From the next message on, the ghost and the bot encrypt under new room keys in this room.

@@ -1,47 +1,25 @@
 //! Verifications across the bridge: the Matrix user compares keys with the ghost in their client, the
-//! contact is shown the same symbols on the other network, by the bridge and encrypted.
+//! contact is shown the same symbols on the other network, by the bridge and encrypted. What the contact answers is
+//! in [`contact_compares`](super::contact_compares), what the bridge begins in
+//! [`begin_verification`](super::begin_verification).
 //!
 //! What is compared is the key that the bridge holds for the contact: see SECURITY.md.
 
 use e2ee::matrix::{CancelReason, RoomEvent, ShortAuthString, Verification, VerificationState};
-use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, UInt, UserId};
+use ruma::{MilliSecondsSinceUnixEpoch, UInt, UserId};
 
 use super::{
     Hub, StepError,
-    commands::ApproveError,
     notices::verification as words,
     read::{Message, plain_message},
     say::Wording,
+    standing::Standing,
 };
 use crate::{
     matrix::{LostFlow, VerificationStep},
-    network::{Author, ChatKey, DeviceTrust, RemoteDevice, RemoteUserId},
+    network::RemoteUserId,
     store::{InboxEvent, Portal, PortalState, StoreError, StoredVerification, VerificationStage},
 };
-
-/// What came of a contact's wish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answered {
-    /// It was done.
-    Done,
-    /// There is nothing to compare now, or not with this person.
-    Nothing,
-    /// There is more than one comparison: which is meant?
-    Ambiguous,
-}
-
-/// Why a verification was not begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotBegun {
-    /// One is under way.
-    UnderWay,
-    /// The Matrix user has no identity.
-    NoIdentity,
-    /// There is no chat of the two.
-    NoChat,
-    /// No encrypted message reaches the contact.
-    OutOfReach,
-}
 
 impl Hub {
     /// Gives an event of a verification to the ghost, if that is what it is.
@@ -165,7 +143,7 @@ impl Hub {
         Ok(portal.filter(|it| verification.room.as_ref().is_none_or(|room| *room == it.room_id)))
     }
 
-    async fn open_portal(
+    pub(super) async fn open_portal(
         &self,
         user: &UserId,
         contact: &RemoteUserId,
@@ -269,17 +247,7 @@ impl Hub {
         self.end_for(row, words::CONTACT_OUT_OF_REACH).await
     }
 
-    async fn set_stage(
-        &self,
-        row: &StoredVerification,
-        stage: VerificationStage,
-    ) -> Result<(), StepError> {
-        let mut tx = self.parts.db.begin().await?;
-        tx.verifications().set_stage(row, stage).await?;
-        Ok(tx.commit().await?)
-    }
-
-    async fn step(
+    pub(super) async fn step(
         &self,
         row: &StoredVerification,
         step: VerificationStep,
@@ -289,28 +257,23 @@ impl Hub {
     }
 
     /// It cannot go on, for a reason that the person is told.
-    async fn end_for(&self, row: &StoredVerification, why: &str) -> Result<(), StepError> {
+    pub(super) async fn end_for(
+        &self,
+        row: &StoredVerification,
+        why: &str,
+    ) -> Result<(), StepError> {
         if let Some(portal) = self.open_portal(&row.user_id, &row.contact).await? {
             self.say(&portal, Wording::Public, why).await?;
         }
         self.step(row, VerificationStep::Cancel(CancelReason::Declined)).await
     }
 
-    /// What the person knows of the devices that read what the bridge tells the contact. Nobody
-    /// decides about those in the bridge's own chat, so what was decided in the person's counts.
-    pub(super) async fn standing(&self, user: &UserId, contact: &RemoteUserId) -> Standing {
-        let chat = ChatKey { local: Author::Person(user.to_owned()), contact: contact.clone() };
-        let bridges = ChatKey { local: Author::Bridge, contact: contact.clone() };
-        let remote = &self.parts.remote;
-        match (remote.devices(&chat).await, remote.devices(&bridges).await) {
-            (Ok(known), Ok(readers)) => Standing::of(&known, &readers),
-            // Whether a strange one is among them cannot be told.
-            _ => Standing::Doubtful,
-        }
-    }
-
     /// Both have compared, and the ghost has signed the person's identity.
-    pub(super) async fn verified(&self, row: &StoredVerification, master_key: &str) -> Result<(), StepError> {
+    pub(super) async fn verified(
+        &self,
+        row: &StoredVerification,
+        master_key: &str,
+    ) -> Result<(), StepError> {
         // Verified is this very identity, and not any other that may wait for approval.
         let is_waiting = self.waiting_identity(&row.user_id).await?.as_deref() == Some(master_key);
         let approved = is_waiting && self.approve_identity(&row.user_id, master_key).await?;
@@ -388,152 +351,6 @@ impl Hub {
         self.parts.outbox.ring(&row.portal_room);
         Ok(true)
     }
-
-    /// The person wants it, and their client has no button or they do not find it.
-    ///
-    /// # Errors
-    /// [`ApproveError`] when it is not known to have begun.
-    pub async fn verify_contact(
-        &self,
-        portal: &Portal,
-    ) -> Result<Result<(), NotBegun>, ApproveError> {
-        let begun = async {
-            if !self.show_contact(&portal.contact, &words::announced(&portal.local)).await {
-                return Ok(Err(NotBegun::OutOfReach));
-            }
-            self.begin_verification(&portal.local, &portal.contact).await
-        };
-        begun.await.map_err(|error: StepError| {
-            tracing::warn!(error = %crate::error_chain(&error), "portal.verify.failed");
-            ApproveError
-        })
-    }
-
-    /// Begins a verification for whoever of the two wants it: the person's client shows it as
-    /// asked for by the contact.
-    pub(super) async fn begin_verification(
-        &self,
-        user: &UserId,
-        contact: &RemoteUserId,
-    ) -> Result<Result<(), NotBegun>, StepError> {
-        let Some(portal) = self.open_portal(user, contact).await?.filter(|_| self.may_use(user))
-        else {
-            return Ok(Err(NotBegun::NoChat));
-        };
-        // One that was lost is ended first.
-        self.tend_verifications(&portal.ghost).await?;
-        let begin = async {
-            let mut tx = self.parts.db.read().await?;
-            let known = tx.verifications().load_by_ghost(&portal.ghost).await?;
-            drop(tx);
-            if known.iter().any(|row| row.user_id == *user) {
-                return Ok(Err(NotBegun::UnderWay));
-            }
-            let devices = &self.parts.devices;
-            let asked = devices.ask_for_verification(&portal.ghost, user, &portal.room_id).await;
-            let Some(flow) = asked? else { return Ok(Err(NotBegun::NoIdentity)) };
-            let row = StoredVerification {
-                ghost: portal.ghost.clone(),
-                user_id: user.to_owned(),
-                flow,
-                contact: contact.clone(),
-                portal_room: portal.room_id.clone(),
-                flow_room: Some(portal.room_id.clone()),
-                device_id: None,
-                stage: VerificationStage::AskedByContact,
-                shown: None,
-            };
-            let mut tx = self.parts.db.begin().await?;
-            tx.verifications().insert(&row).await?;
-            tx.commit().await?;
-            Ok(Ok(()))
-        };
-        self.verifying.alone(&portal.ghost, begin).await
-    }
-
-    /// The contact has compared. `user` is whom they name, where they do.
-    pub(super) async fn contact_compared(
-        &self,
-        contact: &RemoteUserId,
-        user: Option<&UserId>,
-        is_same: bool,
-    ) -> Result<Answered, StepError> {
-        let mut tx = self.parts.db.read().await?;
-        let mut rows = tx.verifications().load_by_contact(contact).await?;
-        drop(tx);
-        rows.retain(|row| user.is_none_or(|user| row.user_id == user));
-        rows.retain(|row| row.stage == VerificationStage::Shown);
-        let row = match rows.as_slice() {
-            [] => return Ok(Answered::Nothing),
-            [row] => row,
-            _ => return Ok(Answered::Ambiguous),
-        };
-        let step = match is_same {
-            true if self.standing(&row.user_id, contact).await == Standing::Doubtful => {
-                self.end_for(row, words::STRANGE_DEVICE).await?;
-                return Ok(Answered::Nothing);
-            }
-            true => match row.shown {
-                Some(numbers) => {
-                    self.set_stage(row, VerificationStage::Confirmed).await?;
-                    VerificationStep::Confirm(numbers)
-                }
-                None => return Ok(Answered::Nothing),
-            },
-            false => VerificationStep::Cancel(CancelReason::Mismatch),
-        };
-        self.step(row, step).await?;
-        Ok(Answered::Done)
-    }
-
-    /// The people that a contact is comparing with.
-    pub(super) async fn comparing_with(
-        &self,
-        contact: &RemoteUserId,
-    ) -> Result<Vec<OwnedUserId>, StepError> {
-        let mut tx = self.parts.db.read().await?;
-        let rows = tx.verifications().load_by_contact(contact).await?;
-        Ok(rows.into_iter().map(|row| row.user_id).collect())
-    }
-}
-
-/// What a person knows of the contact's devices that see the emoji and may answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// They have verified none.
-    Unverified,
-    /// They have verified some, and trust all.
-    Verified,
-    /// They have verified some, and among the others is one that they do not trust.
-    Doubtful,
-}
-
-impl Standing {
-    fn of(known: &[RemoteDevice], readers: &[RemoteDevice]) -> Self {
-        if !known.iter().any(|device| device.trust == DeviceTrust::Verified) {
-            return Self::Unverified;
-        }
-        let is_trusted = |reader: &RemoteDevice| {
-            let trusts = [DeviceTrust::Verified, DeviceTrust::Pinned];
-            known
-                .iter()
-                .any(|it| it.fingerprint == reader.fingerprint && trusts.contains(&it.trust))
-        };
-        if readers.iter().all(is_trusted) { Self::Verified } else { Self::Doubtful }
-    }
-}
-
-impl From<NotBegun> for &'static str {
-    fn from(why: NotBegun) -> Self {
-        match why {
-            NotBegun::UnderWay => "A comparison is under way already.",
-            NotBegun::NoIdentity => {
-                "There is no encryption identity to compare: cross-signing is not set up on Matrix."
-            }
-            NotBegun::NoChat => "You have no chat with them through this bridge.",
-            NotBegun::OutOfReach => words::CONTACT_OUT_OF_REACH,
-        }
-    }
 }
 
 fn row_of(
@@ -551,33 +368,5 @@ fn row_of(
         device_id: verification.device.clone(),
         stage,
         shown: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn device(fingerprint: &str, trust: DeviceTrust) -> RemoteDevice {
-        let fingerprint = fingerprint.to_owned();
-        RemoteDevice { id: "1".to_owned(), fingerprint, trust, since_ms: None }
-    }
-
-    #[test]
-    fn a_device_that_the_person_does_not_trust_neither_sees_nor_answers() {
-        use DeviceTrust::{Changed, Distrusted, Pinned, Unknown, Verified, Waiting};
-
-        let readers = [device("phone", Pinned), device("invented", Pinned)];
-        let standing = |invented| {
-            Standing::of(&[device("phone", Verified), device("invented", invented)], &readers)
-        };
-        assert_eq!(standing(Verified), Standing::Verified);
-        assert_eq!(standing(Pinned), Standing::Verified);
-        for trust in [Waiting, Changed, Distrusted, Unknown] {
-            assert_eq!(standing(trust), Standing::Doubtful, "{trust:?}");
-        }
-        let only_phone = [device("phone", Verified)];
-        assert_eq!(Standing::of(&only_phone, &readers), Standing::Doubtful);
-        assert_eq!(Standing::of(&[device("phone", Pinned)], &readers), Standing::Unverified);
     }
 }

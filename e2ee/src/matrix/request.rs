@@ -105,7 +105,6 @@ impl Request {
         Self { id, body: RequestBody::SigningKeysUpload(body) }
     }
 
-    /// `None` for messages into rooms: see [`Self::room_event`].
     /// A message of a verification.
     pub(super) fn verification(request: OutgoingVerificationRequest) -> Self {
         let id = request.request_id().to_owned();
@@ -122,6 +121,7 @@ impl Request {
         Some(Self { id: request.request_id().to_owned(), body: room_event_body(message) })
     }
 
+    /// `None` for messages into rooms: see [`Self::room_event`].
     pub(super) fn outgoing(request: &OutgoingRequest) -> Option<Self> {
         let body = match request.request() {
             AnyOutgoingRequest::KeysUpload(body) => RequestBody::KeysUpload(body.clone()),

@@ -10,7 +10,6 @@ use ruma::{
     api::client::{
         membership::{get_member_events, invite_user, join_room_by_id, joined_members, leave_room},
         message::{get_message_events, send_message_event},
-        redact::redact_event,
         room::create_room,
         state::{get_state_event_for_key, get_state_events, send_state_event},
     },
@@ -210,25 +209,6 @@ impl MatrixClient {
             }
         }
         Ok(Vec::new())
-    }
-
-    /// Redacts an event. `txn` as in [`Self::send_message_event`].
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn redact(
-        &self,
-        who: Identity<'_>,
-        room: &RoomId,
-        event: &EventId,
-        txn: &TransactionId,
-    ) -> Result<OwnedEventId, ClientError> {
-        let request = redact_event::v3::Request::new(
-            room.to_owned(),
-            event.to_owned(),
-            OwnedTransactionId::from(txn),
-        );
-        Ok(self.send(Some(who), Repeat::Safe, request).await?.event_id)
     }
 
     /// Sets state.

@@ -1,0 +1,79 @@
+//! The contact's half of a comparison: what they answer to the emoji they were shown.
+
+use e2ee::matrix::CancelReason;
+use ruma::{OwnedUserId, UserId};
+
+use super::{Hub, StepError, notices::verification as words, standing::Standing};
+use crate::{
+    matrix::VerificationStep,
+    network::RemoteUserId,
+    store::{StoredVerification, VerificationStage},
+};
+
+/// What came of a contact's wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// It was done.
+    Done,
+    /// There is nothing to compare now, or not with this person.
+    Nothing,
+    /// There is more than one comparison: which is meant?
+    Ambiguous,
+}
+
+impl Hub {
+    /// The contact has compared. `user` is whom they name, where they do.
+    pub(super) async fn contact_compared(
+        &self,
+        contact: &RemoteUserId,
+        user: Option<&UserId>,
+        is_same: bool,
+    ) -> Result<Answered, StepError> {
+        let mut tx = self.parts.db.read().await?;
+        let mut rows = tx.verifications().load_by_contact(contact).await?;
+        drop(tx);
+        rows.retain(|row| user.is_none_or(|user| row.user_id == user));
+        rows.retain(|row| row.stage == VerificationStage::Shown);
+        let row = match rows.as_slice() {
+            [] => return Ok(Answered::Nothing),
+            [row] => row,
+            _ => return Ok(Answered::Ambiguous),
+        };
+        let step = match is_same {
+            true if self.standing(&row.user_id, contact).await == Standing::Doubtful => {
+                self.end_for(row, words::STRANGE_DEVICE).await?;
+                return Ok(Answered::Nothing);
+            }
+            true => match row.shown {
+                Some(numbers) => {
+                    self.set_stage(row, VerificationStage::Confirmed).await?;
+                    VerificationStep::Confirm(numbers)
+                }
+                None => return Ok(Answered::Nothing),
+            },
+            false => VerificationStep::Cancel(CancelReason::Mismatch),
+        };
+        self.step(row, step).await?;
+        Ok(Answered::Done)
+    }
+
+    /// The people that a contact is comparing with.
+    pub(super) async fn comparing_with(
+        &self,
+        contact: &RemoteUserId,
+    ) -> Result<Vec<OwnedUserId>, StepError> {
+        let mut tx = self.parts.db.read().await?;
+        let rows = tx.verifications().load_by_contact(contact).await?;
+        Ok(rows.into_iter().map(|row| row.user_id).collect())
+    }
+
+    async fn set_stage(
+        &self,
+        row: &StoredVerification,
+        stage: VerificationStage,
+    ) -> Result<(), StepError> {
+        let mut tx = self.parts.db.begin().await?;
+        tx.verifications().set_stage(row, stage).await?;
+        Ok(tx.commit().await?)
+    }
+}
