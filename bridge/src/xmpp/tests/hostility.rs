@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use e2ee::omemo::Namespace;
 use minidom::Element;
 
@@ -9,6 +11,7 @@ use crate::{
     network::RemoteEventKind,
     store::Repetition,
     xmpp::{
+        link::RequestError,
         stanza,
         xml::{El, PING, PUBSUB, RECEIPTS},
     },
@@ -65,6 +68,36 @@ async fn a_chat_in_which_too_much_waits_takes_no_more_until_it_is_less() {
 
     world.deliver(&World::plain("bob@example.org/phone", "b4", "again")).await;
     assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
+}
+
+#[tokio::test]
+async fn a_server_that_takes_nothing_is_late_though_we_deal_with_what_it_sent() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.disconnect().await;
+    let core = world.core.clone();
+    let _nobody_reads = core.link.up();
+    tokio::time::pause();
+    let long = Duration::from_secs(600);
+    tokio::select! {
+        () = core.in_no_hurry(std::future::pending()) => panic!("the store is away"),
+        asked = tokio::time::timeout(long, core.confirm()) => {
+            assert!(asked.is_err(), "our own server cannot be late");
+        }
+    }
+
+    let stanza = World::plain(ALICE, "b1", "an answer");
+    while core.link.has_room() {
+        core.link.write(&stanza).await.unwrap();
+    }
+    let answering = async {
+        let _ = core.link.write(&stanza).await;
+    };
+    tokio::select! {
+        () = core.in_no_hurry(answering) => panic!("there is no room"),
+        asked = tokio::time::timeout(long, core.confirm()) => {
+            assert_eq!(asked.unwrap(), Err(RequestError::TimedOut));
+        }
+    }
 }
 
 /// Prosody starts to count its prefixes anew in every element, and minidom cannot write what then
