@@ -110,6 +110,8 @@ impl Core {
             () = self.stop.cancelled() => Ok(()),
         };
         self.link.down();
+        // Whoever waits for room in it waits in vain.
+        drop(queue);
         let mut is_read = false;
         if ended.is_ok() {
             // The server still sends what it has until it has read this; it may be gone already.
@@ -149,12 +151,15 @@ impl Core {
     }
 
     /// Deals with a stanza. That may take as long as the store is away: the stream is not read meanwhile, so our own
-    /// server cannot be late, and what it has sent behind the stanza must not be lost with the stream.
-    async fn in_no_hurry(&self, dealing: impl Future<Output = ()>) {
+    /// server cannot be late, and what it has sent behind the stanza must not be lost with the stream. Where the answer
+    /// waits for room in the queue, it is the server that is late.
+    pub(super) async fn in_no_hurry(&self, dealing: impl Future<Output = ()>) {
         let taking = async {
             loop {
                 tokio::time::sleep(STILL_DEALING).await;
-                self.link.taken();
+                if self.link.has_room() {
+                    self.link.taken();
+                }
             }
         };
         tokio::select! {

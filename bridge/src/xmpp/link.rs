@@ -145,6 +145,11 @@ impl Link {
         Ok(receiver)
     }
 
+    /// Whether a stanza could be written without a wait for the socket.
+    pub(super) fn has_room(&self) -> bool {
+        self.state().out.as_ref().is_some_and(|out| out.capacity() > 0)
+    }
+
     /// A stanza that came was dealt with.
     pub(super) fn taken(&self) {
         let mut state = self.state();
