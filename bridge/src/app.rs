@@ -105,13 +105,7 @@ impl App {
     fn build(config: &Config, db: Database, stop: CancellationToken) -> Result<Self, AppError> {
         let tracker = TaskTracker::new();
         let clock: Arc<dyn Clock> = Arc::new(WatchedClock::start());
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(AppError::Http)?;
-        let as_token = Zeroizing::new(config.registration.as_token.expose().to_owned());
-        let client = MatrixClient::new(http, &config.homeserver.url, as_token);
+        let client = matrix_client(config)?;
         let doorbells = Doorbells::new(tracker.clone());
         let xmpp = xmpp_config(config)?;
         let network = Arc::new(Xmpp::new(xmpp.component.clone()));
@@ -155,8 +149,6 @@ impl App {
         };
         let hub = Hub::new(parts, tracker.clone(), stop.clone());
         doorbells.connect(&hub);
-        let died = CancellationToken::new();
-        let hold = config.policy.hold_hours.as_duration();
         Ok(Self {
             db,
             clock,
@@ -168,8 +160,8 @@ impl App {
             doorbells,
             tracker,
             stop,
-            hold,
-            died,
+            hold: config.policy.hold_hours.as_duration(),
+            died: CancellationToken::new(),
         })
     }
 
@@ -206,6 +198,16 @@ impl App {
             }
         });
     }
+}
+
+fn matrix_client(config: &Config) -> Result<MatrixClient, AppError> {
+    let http = reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(AppError::Http)?;
+    let as_token = Zeroizing::new(config.registration.as_token.expose().to_owned());
+    Ok(MatrixClient::new(http, &config.homeserver.url, as_token))
 }
 
 /// Makes the bot ready and takes up what an earlier run has left, as soon as the homeserver is

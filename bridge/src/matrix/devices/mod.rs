@@ -11,6 +11,7 @@ mod keys;
 mod open;
 mod publish;
 mod seal;
+mod sender_trust;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -25,8 +26,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::directory::{Directory, Interest};
 pub use self::{
-    open::{Decrypted, SenderTrust},
+    open::Decrypted,
     seal::Sealed,
+    sender_trust::SenderTrust,
     verify::{LostFlow, VerificationStep},
 };
 use super::{DecryptError, EncryptError, MatrixClient, MatrixError, rooms::Rooms};

@@ -7,10 +7,13 @@ use ruma::{OwnedUserId, RoomId, UserId};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-use super::device::Device;
+use super::{
+    device::Device,
+    sender_trust::{SenderTrust, Signer},
+};
 use crate::{
     matrix::{DecryptError, MatrixError},
-    store::{IndexCheck, MessagePosition, Pin, PinState, StoreError},
+    store::{IndexCheck, MessagePosition, Pin, StoreError},
 };
 
 /// A decrypted event.
@@ -27,21 +30,6 @@ pub struct Decrypted {
     /// The public master key behind the event, in unpadded base64; `None` when its device was not
     /// signed, or by an identity of the past.
     pub identity: Option<String>,
-}
-
-/// Whether the sender of an event is who they were.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SenderTrust {
-    /// Verified by people.
-    Verified,
-    /// The identity is the pinned one.
-    Pinned,
-    /// The identity is not the pinned one, but the one that the sender presents now.
-    Changed,
-    /// The identity is neither the pinned one nor the one that the sender presents now.
-    Outdated,
-    /// The device was not signed by its owner: it may be anybody's who controls the account.
-    UnsignedDevice,
 }
 
 /// A pin that was set a moment ago is gone.
@@ -110,29 +98,22 @@ impl Device {
         machine: &Machine,
         opened: &DecryptedEvent,
     ) -> Result<(SenderTrust, Option<String>), DecryptError> {
-        let (master_key, master_key_now, is_verified) = match &opened.trust {
-            MachineTrust::Signed { master_key, master_key_now, is_verified } => {
-                (master_key, master_key_now.as_ref(), *is_verified)
-            }
+        let signer = match &opened.trust {
+            MachineTrust::Signed { master_key, master_key_now, is_verified } => Signer {
+                master_key,
+                master_key_now: master_key_now.as_deref(),
+                is_verified: *is_verified,
+            },
             MachineTrust::Unsigned => return Ok((SenderTrust::UnsignedDevice, None)),
             // Nothing ties its room key to the sender. It may be tied yet, so it waits for that
             // like for the key itself.
             MachineTrust::Unknown => return Err(DecryptError::MissingRoomKey { withheld: None }),
         };
-        let is_behind_it = |key: &String| key == master_key || Some(key) == master_key_now;
         let mut pin = self.find_pin(&opened.sender).await?;
-        if pin.as_ref().is_none_or(|pin| !is_behind_it(&pin.master_key)) {
-            pin = self.check_pin(machine, &opened.sender, master_key, pin).await?;
+        if pin.as_ref().is_none_or(|pin| !signer.is(&pin.master_key)) {
+            pin = self.check_pin(machine, &opened.sender, signer.master_key, pin).await?;
         }
-        let Pin { master_key: pinned, state, .. } = pin.ok_or(MatrixError::Store(NO_PIN))?;
-        Ok(match state {
-            _ if pinned == *master_key && is_verified => (SenderTrust::Verified, Some(pinned)),
-            _ if is_behind_it(&pinned) => (SenderTrust::Pinned, Some(pinned)),
-            PinState::Changed { new_master_key } if is_behind_it(&new_master_key) => {
-                (SenderTrust::Changed, Some(new_master_key))
-            }
-            PinState::Changed { .. } | PinState::Pinned => (SenderTrust::Outdated, None),
-        })
+        Ok(signer.judge(pin.ok_or(MatrixError::Store(NO_PIN))?))
     }
 
     /// The pin of a user after it was compared with the identity that they present now: what waits
@@ -146,10 +127,7 @@ impl Device {
     ) -> Result<Option<Pin>, DecryptError> {
         let presented = machine.recipient(user).await?.identity;
         let presented = presented.map_or_else(|| master_key.to_owned(), |own| own.master_key);
-        let is_known = pin.as_ref().is_some_and(|pin| match &pin.state {
-            PinState::Pinned => pin.master_key == presented,
-            PinState::Changed { new_master_key } => *new_master_key == presented,
-        });
+        let is_known = pin.as_ref().is_some_and(|pin| pin.presented() == presented);
         if is_known {
             return Ok(pin);
         }
