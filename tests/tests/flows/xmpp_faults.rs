@@ -12,7 +12,10 @@ async fn a_stream_that_breaks_in_mid_stanza_costs_no_message() -> Result<()> {
     let (world, link) = World::start_with_xmpp_link("broken-stream").await?;
     let chat = Chat::open_in(world).await?;
     let Chat { alice, bob, room, .. } = &chat;
-    let mut texts = Vec::new();
+    alice.send(room, "Hello").await?;
+    // What Bob's client asks of the bridge while no stream is up would not be answered.
+    chat.bridge_tells_bob("bridge").await?;
+    let mut texts = vec!["Hello".to_owned()];
     for number in 0..5 {
         let (before, meanwhile) = (format!("Before {number}"), format!("Meanwhile {number}"));
         alice.send(room, &before).await?;

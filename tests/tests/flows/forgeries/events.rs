@@ -196,11 +196,11 @@ async fn where_room_keys_come_only_with_the_transaction_a_refused_one_costs_a_me
     alice.discard_room_key(room).await?;
     alice.send(room, "2").await?;
     refused.applied(1).await?;
+    let says = |text: Option<&str>| text.unwrap_or_default().contains("could not be decrypted");
+    alice.message_where(PATIENCE, |message| says(message.body.as_deref())).await?;
     // The ghost and the bot have a room key each.
     given_away.applied(2).await?;
     drop(given_away);
-    let says = |text: Option<&str>| text.unwrap_or_default().contains("could not be decrypted");
-    alice.message_where(PATIENCE, |message| says(message.body.as_deref())).await?;
     alice.discard_room_key(room).await?;
     alice.send(room, "3").await?;
     bob.receives_within("3", PATIENCE).await?;
