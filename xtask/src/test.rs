@@ -33,10 +33,10 @@ pub fn test() -> Result<()> {
     run(tested.name_in(&mut tests).env("GEPHYRA_TEST_POSTGRES", postgres.url()))
 }
 
-/// How many tests run at once. Stories often wait for a timer: one more than there are processors keeps these busy.
+/// How many tests run at once. Stories often wait for a timer: two for each processor keep it busy.
 fn threads() -> Result<usize> {
     let processors = thread::available_parallelism().context("counting the processors")?;
-    Ok(processors.get() + 1)
+    Ok(processors.get() * 2)
 }
 
 /// Builds of the bridge alone, where building the tests (which bring more features of the same crates) does not
