@@ -39,6 +39,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 /// The parts that have work of their own.
 struct App {
     db: Database,
+    clock: Arc<dyn Clock>,
     client: MatrixClient,
     devices: Arc<Devices>,
     outbox: Arc<Outbox>,
@@ -104,13 +105,7 @@ impl App {
     fn build(config: &Config, db: Database, stop: CancellationToken) -> Result<Self, AppError> {
         let tracker = TaskTracker::new();
         let clock: Arc<dyn Clock> = Arc::new(WatchedClock::start());
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(AppError::Http)?;
-        let as_token = Zeroizing::new(config.registration.as_token.expose().to_owned());
-        let client = MatrixClient::new(http, &config.homeserver.url, as_token);
+        let client = matrix_client(config)?;
         let doorbells = Doorbells::new(tracker.clone());
         let xmpp = xmpp_config(config)?;
         let network = Arc::new(Xmpp::new(xmpp.component.clone()));
@@ -142,7 +137,7 @@ impl App {
         );
         let parts = Parts {
             db: db.clone(),
-            clock,
+            clock: clock.clone(),
             client: client.clone(),
             devices: devices.clone(),
             outbox: outbox.clone(),
@@ -154,9 +149,20 @@ impl App {
         };
         let hub = Hub::new(parts, tracker.clone(), stop.clone());
         doorbells.connect(&hub);
-        let died = CancellationToken::new();
-        let hold = config.policy.hold_hours.as_duration();
-        Ok(Self { db, client, devices, outbox, remote, hub, doorbells, tracker, stop, hold, died })
+        Ok(Self {
+            db,
+            clock,
+            client,
+            devices,
+            outbox,
+            remote,
+            hub,
+            doorbells,
+            tracker,
+            stop,
+            hold: config.policy.hold_hours.as_duration(),
+            died: CancellationToken::new(),
+        })
     }
 
     /// Starts everything that goes on in the background.
@@ -175,11 +181,11 @@ impl App {
                 () = stop.cancelled() => {}
             }
         });
-        let (db, stop, hold) = (self.db.clone(), self.stop.clone(), self.hold);
+        let (db, clock, hold) = (self.db.clone(), self.clock.clone(), self.hold);
+        let stop = self.stop.clone();
         self.tracker.spawn(async move {
-            let clock = WatchedClock::start();
             tokio::select! {
-                never = keep_house(&db, &clock, hold) => match never {},
+                never = keep_house(&db, &*clock, hold) => match never {},
                 () = stop.cancelled() => {}
             }
         });
@@ -227,20 +233,17 @@ async fn until_died(died: &CancellationToken, stop: &CancellationToken) {
 /// Returns when another process owns the database. What this one still did would be refused, and
 /// the XMPP server would send it stanzas that it cannot keep.
 async fn until_replaced(db: &Database) {
-    loop {
-        // A transaction that was refused says it earlier.
-        let _ = tokio::time::timeout(CONFIRM_EVERY, db.fenced()).await;
+    // A transaction that was refused says it earlier.
+    while tokio::time::timeout(CONFIRM_EVERY, db.fenced()).await.is_err() {
         match db.confirm_owner().await {
             Ok(()) => {}
-            Err(StoreError::Fenced) => {
-                tracing::error!("app.replaced: another process owns the database");
-                return;
-            }
+            Err(StoreError::Fenced) => break,
             Err(error) => {
                 tracing::warn!(error = %crate::error_chain(&error), "app.owner.not_confirmed");
             }
         }
     }
+    tracing::error!("app.replaced: another process owns the database");
 }
 
 /// A homeserver that could not give us a transaction waits for up to nine minutes, whoever's fault
@@ -283,6 +286,16 @@ fn log_outage(error: &ClientError, was_there: bool) {
     } else {
         tracing::info!(error = %crate::error_chain(error), "app.homeserver.not_yet");
     }
+}
+
+fn matrix_client(config: &Config) -> Result<MatrixClient, AppError> {
+    let http = reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(AppError::Http)?;
+    let as_token = Zeroizing::new(config.registration.as_token.expose().to_owned());
+    Ok(MatrixClient::new(http, &config.homeserver.url, as_token))
 }
 
 fn xmpp_config(config: &Config) -> Result<XmppConfig, AppError> {
@@ -329,4 +342,25 @@ pub enum AppError {
     /// The HTTP server failed.
     #[error("the HTTP server failed")]
     Serve(#[source] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Executor as _;
+
+    use super::*;
+    use crate::store::testing::sqlite;
+
+    #[tokio::test]
+    async fn one_refused_transaction_is_enough_to_know_that_this_process_was_replaced() {
+        let location = sqlite();
+        let db = location.open().await;
+        let mut other = location.raw_connection().await;
+        other.execute("UPDATE store_owner SET epoch = epoch + 1").await.unwrap();
+        assert!(matches!(db.begin().await, Err(StoreError::Fenced)));
+        // From now on nobody answers who could say it again.
+        db.close().await.unwrap();
+        let known = tokio::time::timeout(Duration::from_secs(5), until_replaced(&db)).await;
+        known.expect("it is known at once");
+    }
 }
