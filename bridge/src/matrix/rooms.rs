@@ -47,8 +47,26 @@ struct Cache {
     rooms: HashMap<OwnedRoomId, Cached>,
     /// Goes up with every state event: what was fetched before one is not cached after it.
     generation: u64,
-    /// The generation of the last state event of each room.
+    /// The generation of the last state event of each room, as far as it is remembered.
     changes: HashMap<OwnedRoomId, u64>,
+    /// The generation when that was last forgotten: any other room may have changed until then.
+    forgotten: u64,
+}
+
+impl Cache {
+    fn change_of(&self, room: &RoomId) -> u64 {
+        self.changes.get(room).copied().unwrap_or(self.forgotten)
+    }
+
+    fn forget(&mut self, room: &RoomId) {
+        self.generation = self.generation.wrapping_add(1);
+        self.rooms.remove(room);
+        if self.changes.len() >= MAX_ROOMS {
+            self.changes.clear();
+            self.forgotten = self.generation;
+        }
+        self.changes.insert(room.to_owned(), self.generation);
+    }
 }
 
 /// The rooms that were written to lately.
@@ -82,7 +100,7 @@ impl Rooms {
             let cache = self.lock();
             match cache.rooms.get(room) {
                 Some(cached) if cached.since.elapsed() < MAX_AGE => return Ok(cached.room.clone()),
-                _ => (cache.generation, cache.changes.get(room).copied().unwrap_or_default()),
+                _ => (cache.generation, cache.change_of(room)),
             }
         };
         let fetched = Arc::new(self.fetch_anew(who, room, change).await?);
@@ -99,14 +117,7 @@ impl Rooms {
 
     /// Something in the room's state has changed.
     pub fn forget(&self, room: &RoomId) {
-        let mut cache = self.lock();
-        cache.generation = cache.generation.wrapping_add(1);
-        cache.rooms.remove(room);
-        if cache.changes.len() >= MAX_ROOMS {
-            cache.changes.clear();
-        }
-        let generation = cache.generation;
-        cache.changes.insert(room.to_owned(), generation);
+        self.lock().forget(room);
     }
 
     async fn fetch_anew(
@@ -154,6 +165,21 @@ mod tests {
     use ruma::{owned_user_id, user_id};
 
     use super::*;
+
+    #[test]
+    fn a_room_whose_changes_were_forgotten_has_changed() {
+        let mut cache = Cache::default();
+        let room = |number: usize| OwnedRoomId::try_from(format!("!{number}:a.example")).unwrap();
+        let others: Vec<_> = (2..=MAX_ROOMS + 1).map(room).collect();
+        cache.forget(&room(1));
+        let (changed, quiet) = (cache.change_of(&room(1)), cache.change_of(&room(0)));
+        assert_ne!(changed, quiet);
+        others.iter().for_each(|other| cache.forget(other));
+        for (known, room) in [(changed, room(1)), (quiet, room(0))] {
+            assert_ne!(cache.change_of(&room), known);
+            assert_ne!(cache.change_of(&room), 0, "whoever asked before the first change");
+        }
+    }
 
     #[test]
     fn a_member_who_is_not_addressed_gets_no_room_key() {
