@@ -2,8 +2,16 @@
 
 use std::{
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// What goes on while the machine sleeps, like the time of day: a machine that does so every night has not set its clock.
+#[cfg(target_os = "linux")]
+const PASSING: ClockId = ClockId::Boottime;
+#[cfg(not(target_os = "linux"))]
+const PASSING: ClockId = ClockId::Monotonic;
 
 /// A clock that differs by more from the time that has passed was set.
 const JUMP: Duration = Duration::from_secs(10 * 60);
@@ -28,6 +36,12 @@ pub trait Clock: Send + Sync {
     fn is_settled(&self) -> bool {
         true
     }
+
+    /// Whether the time of day has gone on as time does for a day now. Only then it is believed against what was noted
+    /// by an earlier one: a clock that is wrong at the start may not have been set yet.
+    fn is_proven(&self) -> bool {
+        true
+    }
 }
 
 /// The clock of the machine.
@@ -45,19 +59,36 @@ impl Clock for SystemClock {
 #[derive(Debug)]
 pub struct WatchedClock(Mutex<Watch>);
 
-/// What was seen when it was last looked.
+/// What was seen when it was last looked. Times that pass are counted from any moment before.
 #[derive(Debug)]
 struct Watch {
     time_of_day: SystemTime,
-    at: Instant,
-    jumped_at: Option<Instant>,
+    passed: Duration,
+    steady: Steady,
+}
+
+/// Since when the time of day goes on as time does.
+#[derive(Debug, Clone, Copy)]
+enum Steady {
+    SinceStart(Duration),
+    SinceJump(Duration),
+}
+
+/// The time that has passed since some moment.
+fn passed() -> Duration {
+    Duration::try_from(clock_gettime(PASSING)).unwrap_or_default()
 }
 
 impl WatchedClock {
     /// Watches from now on.
     pub fn start() -> Self {
-        let (time_of_day, at) = (SystemClock.now(), Instant::now());
-        Self(Mutex::new(Watch { time_of_day, at, jumped_at: None }))
+        Self(Mutex::new(Watch::new(SystemClock.now(), passed())))
+    }
+
+    fn look(&self) -> (Steady, Duration) {
+        let mut watch = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = passed();
+        (watch.look(SystemClock.now(), passed), passed)
     }
 }
 
@@ -67,23 +98,43 @@ impl Clock for WatchedClock {
     }
 
     fn is_settled(&self) -> bool {
-        let mut watch = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        watch.look(SystemClock.now(), Instant::now())
+        let (steady, passed) = self.look();
+        steady.is_settled(passed)
+    }
+
+    fn is_proven(&self) -> bool {
+        let (steady, passed) = self.look();
+        steady.is_proven(passed)
+    }
+}
+
+impl Steady {
+    fn is_settled(self, passed: Duration) -> bool {
+        matches!(self, Self::SinceStart(_)) || self.is_proven(passed)
+    }
+
+    fn is_proven(self, passed: Duration) -> bool {
+        let (Self::SinceStart(since) | Self::SinceJump(since)) = self;
+        passed.saturating_sub(since) >= SETTLED_AFTER
     }
 }
 
 impl Watch {
-    fn look(&mut self, time_of_day: SystemTime, at: Instant) -> bool {
-        let expected = self.time_of_day + at.duration_since(self.at);
+    fn new(time_of_day: SystemTime, passed: Duration) -> Self {
+        Self { time_of_day, passed, steady: Steady::SinceStart(passed) }
+    }
+
+    fn look(&mut self, time_of_day: SystemTime, passed: Duration) -> Steady {
+        let expected = self.time_of_day + passed.saturating_sub(self.passed);
         let off = match time_of_day.duration_since(expected) {
             Ok(ahead) => ahead,
             Err(behind) => behind.duration(),
         };
         if off > JUMP {
-            self.jumped_at = Some(at);
+            self.steady = Steady::SinceJump(passed);
         }
-        (self.time_of_day, self.at) = (time_of_day, at);
-        self.jumped_at.is_none_or(|jumped| at.duration_since(jumped) >= SETTLED_AFTER)
+        (self.time_of_day, self.passed) = (time_of_day, passed);
+        self.steady
     }
 }
 
@@ -93,16 +144,50 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(60 * 60);
 
+    /// A clock whose time of day and whose passing time are in a test's hands.
+    struct Hands(Watch, SystemTime);
+
+    impl Hands {
+        fn start() -> Self {
+            let began = SystemTime::UNIX_EPOCH + 1000 * HOUR;
+            Self(Watch::new(began, 7 * HOUR), began)
+        }
+
+        fn look(&mut self, time_of_day: Duration, passed: Duration) -> (bool, bool) {
+            let passed = 7 * HOUR + passed;
+            let steady = self.0.look(self.1 + time_of_day, passed);
+            (steady.is_settled(passed), steady.is_proven(passed))
+        }
+    }
+
     #[test]
     fn a_clock_that_was_set_is_believed_after_a_day() {
-        let (began, at) = (SystemTime::UNIX_EPOCH + 1000 * HOUR, Instant::now());
-        let mut watch = Watch { time_of_day: began, at, jumped_at: None };
-        assert!(watch.look(began + 50 * HOUR, at + 50 * HOUR), "nobody looked for long");
-        assert!(watch.look(began + 51 * HOUR, at + 51 * HOUR + JUMP), "it is a little off");
-        assert!(!watch.look(began + 90 * HOUR, at + 52 * HOUR), "it was set ahead");
-        assert!(!watch.look(began + 100 * HOUR, at + 62 * HOUR));
-        assert!(!watch.look(began + 63 * HOUR, at + 63 * HOUR), "it was set back");
-        assert!(!watch.look(began + 86 * HOUR, at + 86 * HOUR));
-        assert!(watch.look(began + 87 * HOUR, at + 87 * HOUR));
+        let mut clock = Hands::start();
+        let mut is_settled = |time_of_day, passed| clock.look(time_of_day, passed).0;
+        assert!(is_settled(50 * HOUR, 50 * HOUR), "nobody looked for long");
+        assert!(is_settled(51 * HOUR + JUMP, 51 * HOUR), "it is a little off");
+        assert!(!is_settled(90 * HOUR, 52 * HOUR), "it was set ahead");
+        assert!(!is_settled(100 * HOUR, 62 * HOUR));
+        assert!(!is_settled(63 * HOUR, 63 * HOUR), "it was set back");
+        assert!(!is_settled(86 * HOUR, 86 * HOUR));
+        assert!(is_settled(87 * HOUR, 87 * HOUR));
+    }
+
+    #[test]
+    fn a_clock_is_proven_when_it_was_watched_for_a_day() {
+        let mut clock = Hands::start();
+        assert_eq!(clock.look(HOUR, HOUR), (true, false));
+        assert_eq!(clock.look(24 * HOUR, 24 * HOUR), (true, true));
+        assert_eq!(clock.look(99 * HOUR, 25 * HOUR), (false, false), "it was set");
+        assert_eq!(clock.look(123 * HOUR, 49 * HOUR), (true, true));
+    }
+
+    /// What the standard library counts with stands still meanwhile, and the time of day would have jumped.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn time_passes_while_the_machine_sleeps() {
+        assert_eq!(PASSING, ClockId::Boottime);
+        let before = passed();
+        assert!(before > Duration::ZERO && passed() >= before);
     }
 }

@@ -227,9 +227,15 @@ fn only_a_build_for_tests_has_failpoints() {
         read(repository().join("bridge/Cargo.toml")).parse().expect("a manifest is TOML");
     let features = manifest["features"].as_table().expect("features");
     assert!(features.contains_key("failpoints") && !features.contains_key("default"));
-    for dependency in ["fail", "rustix"] {
-        let optional = manifest["dependencies"][dependency]["optional"].as_bool();
-        assert_eq!(optional, Some(true), "every build would have {dependency}");
+    let optional = manifest["dependencies"]["fail"]["optional"].as_bool();
+    assert_eq!(optional, Some(true), "every build would have them");
+    let workspace: toml::Table =
+        read(repository().join("Cargo.toml")).parse().expect("a manifest is TOML");
+    let shared = &workspace["workspace"]["dependencies"]["rustix"]["features"];
+    let own = manifest["dependencies"]["rustix"].get("features");
+    for features in [Some(shared), own].into_iter().flatten() {
+        let features = features.as_array().expect("features");
+        assert!(!features.contains(&"process".into()), "every build could kill processes");
     }
 }
 
