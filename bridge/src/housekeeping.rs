@@ -4,7 +4,7 @@ use std::{convert::Infallible, time::Duration};
 
 use crate::{
     clock::Clock,
-    store::{Database, StoreError},
+    store::{Database, StoreError, Transaction},
 };
 
 /// How often it is looked.
@@ -53,8 +53,11 @@ pub async fn look_once(db: &Database, clock: &dyn Clock, hold: Duration) -> Resu
     let before = |days: i64| now_ms.saturating_sub(days.saturating_mul(DAY_MS));
     let mut tx = db.begin().await?;
     let newest_ms = tx.housekeeping().newest().await?;
-    tx.housekeeping().date(now_ms.max(newest_ms)).await?;
-    if newest_ms > now_ms || newest_ms < before(LONGEST_PAUSE_DAYS) {
+    if newest_ms > now_ms {
+        return keep_to_the_clock(tx, clock, now_ms, newest_ms).await;
+    }
+    tx.housekeeping().date(now_ms).await?;
+    if newest_ms < before(LONGEST_PAUSE_DAYS) {
         return tx.commit().await;
     }
     let events = tx.matrix_inbox().purge_done(before(EVENTS_DAYS)).await?;
@@ -64,4 +67,27 @@ pub async fn look_once(db: &Database, clock: &dyn Clock, hold: Duration) -> Resu
     tx.commit().await?;
     tracing::debug!(events, stanzas, ?forgotten, "housekeeping.done");
     Ok(())
+}
+
+/// A round that finds dates later than now. Either the clock is behind or it was ahead once; who is right, the clock
+/// shows by going on for a day.
+async fn keep_to_the_clock(
+    mut tx: Transaction,
+    clock: &dyn Clock,
+    now_ms: i64,
+    newest_ms: i64,
+) -> Result<(), StoreError> {
+    let mut housekeeping = tx.housekeeping();
+    if clock.is_proven() {
+        housekeeping.bring_back(now_ms).await?;
+        housekeeping.date(now_ms).await?;
+        tx.commit().await?;
+        tracing::warn!(
+            "housekeeping.dates.ahead: the clock was ahead once; what was dated then is kept as if it had come now"
+        );
+        return Ok(());
+    }
+    housekeeping.date(newest_ms).await?;
+    tracing::info!("housekeeping.put_off: dates in the database are later than now");
+    tx.commit().await
 }

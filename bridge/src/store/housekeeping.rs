@@ -61,6 +61,23 @@ impl Housekeeping<'_> {
         Ok(newest)
     }
 
+    /// Takes dates for wrong that are later than now (milliseconds since 1970): what bears one counts as found now, and
+    /// only lives longer for it.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn bring_back(&mut self, now_ms: i64) -> Result<(), StoreError> {
+        for (table, rows) in DATED {
+            let statement =
+                format!("UPDATE {table} SET seen_ms = $1 WHERE seen_ms > $1 AND {rows}");
+            sqlx::query(sqlx::AssertSqlSafe(statement))
+                .bind(now_ms.max(1))
+                .execute(&mut *self.conn)
+                .await?;
+        }
+        Ok(())
+    }
+
     /// Dates this round and the rows that are new since the last one, in milliseconds since 1970.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ on_both_databases!(
     an_encrypted_event_is_recognised_as_long_as_its_key,
     hashes_of_olm_messages_go_by_age_and_other_records_stay,
     a_clock_that_jumps_forgets_nothing,
+    a_clock_that_was_ahead_once_does_not_end_forgetting,
     a_bridge_without_traffic_goes_on_forgetting,
 );
 
@@ -69,6 +70,19 @@ struct Day(u64);
 impl Clock for Day {
     fn now(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(self.0 * 24 * 60 * 60)
+    }
+}
+
+/// A clock that may not have been set yet.
+struct Unproven(u64);
+
+impl Clock for Unproven {
+    fn now(&self) -> SystemTime {
+        Day(self.0).now()
+    }
+
+    fn is_proven(&self) -> bool {
+        false
     }
 }
 
@@ -194,7 +208,7 @@ async fn a_clock_that_jumps_forgets_nothing(location: TestDatabase) {
         let mut tx = db.begin().await.unwrap();
         add_message(&mut tx, &events.next().unwrap()).await;
         tx.commit().await.unwrap();
-        look_once(&db, &Day(day), Duration::ZERO).await.unwrap();
+        look_once(&db, &Unproven(day), Duration::ZERO).await.unwrap();
         count(&db, "message_map").await
     };
     for (day, left) in [(1000, 1), (3000, 2), (10, 3), (3001, 3), (9000, 4)] {
@@ -205,6 +219,26 @@ async fn a_clock_that_jumps_forgets_nothing(location: TestDatabase) {
     }
     let before = count(&db, "message_map").await;
     assert!(one_more(9366).await <= before, "nothing is forgotten any more");
+}
+
+async fn a_clock_that_was_ahead_once_does_not_end_forgetting(location: TestDatabase) {
+    let db = location.open().await;
+    let mut tx = db.begin().await.unwrap();
+    add_message(&mut tx, "$1").await;
+    tx.commit().await.unwrap();
+    let newest = async || db.read().await.unwrap().housekeeping().newest().await.unwrap();
+    look_once(&db, &Day(3000), Duration::ZERO).await.unwrap();
+    let ahead = newest().await;
+    look_once(&db, &Unproven(1000), Duration::ZERO).await.unwrap();
+    assert_eq!(newest().await, ahead, "this clock may be behind");
+    look_once(&db, &Day(1000), Duration::ZERO).await.unwrap();
+    assert_eq!(newest().await, i64::try_from(Day(1000).now_ms()).unwrap());
+    for day in (1020..=1360).step_by(20) {
+        look_once(&db, &Day(day), Duration::ZERO).await.unwrap();
+    }
+    assert_eq!(count(&db, "message_map").await, 1, "it was found on day 1000");
+    look_once(&db, &Day(1366), Duration::ZERO).await.unwrap();
+    assert_eq!(count(&db, "message_map").await, 0);
 }
 
 async fn a_bridge_without_traffic_goes_on_forgetting(location: TestDatabase) {
