@@ -142,7 +142,8 @@ impl Machine {
         Ok(())
     }
 
-    /// A claim of one-time keys for those devices of these users that there is no session with.
+    /// A claim of one-time keys for those devices of these users that there is no session with. What
+    /// the library wants for other reasons is among [`Machine::requests`].
     ///
     /// # Errors
     /// See [`MachineError`].
@@ -151,7 +152,18 @@ impl Machine {
         users: &BTreeSet<OwnedUserId>,
     ) -> Result<Option<Request>, MachineError> {
         let claim = self.olm.get_missing_sessions(ids(users)).await?;
-        Ok(claim.map(|(id, body)| Request { id, body: super::RequestBody::KeysClaim(body) }))
+        let Some((id, mut claim)) = claim else { return Ok(None) };
+        claim.one_time_keys.retain(|user, _| users.contains(user));
+        for (user, devices) in &mut claim.one_time_keys {
+            for device in self.olm.get_user_devices(user, None).await?.devices() {
+                if self.has_olm_session(&device).await? {
+                    devices.remove(device.device_id());
+                }
+            }
+        }
+        claim.one_time_keys.retain(|_, devices| !devices.is_empty());
+        let is_needed = !claim.one_time_keys.is_empty();
+        Ok(is_needed.then_some(Request { id, body: super::RequestBody::KeysClaim(claim) }))
     }
 
     /// Shares the room key with all signed devices of exactly these users; makes a new one when

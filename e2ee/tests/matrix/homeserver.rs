@@ -160,6 +160,14 @@ impl Homeserver {
         self.state.lock().unwrap().inboxes.entry(key).or_default().push(event);
     }
 
+    /// Forgets all keys that begin sessions with a device, as when others have taken them.
+    pub fn take_all_keys(&self, user: &UserId, device: &DeviceId) {
+        let mut state = self.state.lock().unwrap();
+        let key = (user.to_owned(), device.to_owned());
+        state.one_time_keys.remove(&key);
+        state.fallback_keys.remove(&key);
+    }
+
     /// Forgets a device, as when its owner logs it out.
     pub fn log_out(&self, user: &UserId, device: &DeviceId) {
         let mut state = self.state.lock().unwrap();

@@ -39,6 +39,24 @@ async fn curve_key(store: &MemoryStore) -> String {
     store.load_account().await.unwrap().unwrap().identity_keys().curve25519.to_base64()
 }
 
+/// A message comes that no session opens.
+async fn receive_stray(
+    homeserver: &Homeserver,
+    by: &Machine,
+    to: &MemoryStore,
+    from: &MemoryStore,
+) {
+    let (receiver, sender) = (curve_key(to).await, curve_key(from).await);
+    let content = json!({
+        "algorithm": "m.olm.v1.curve25519-aes-sha2", "sender_key": sender,
+        "ciphertext": { receiver.as_str(): { "type": 1, "body": stray_message() } },
+    });
+    let event = json!({ "type": "m.room.encrypted", "sender": alice(), "content": content });
+    homeserver.put_into_inbox(by.user_id(), by.device_id(), event);
+    let answer = homeserver.small_sync(by.user_id(), by.device_id());
+    by.receive_sync(answer).await.unwrap();
+}
+
 /// So many messages come one after the other that no session opens.
 async fn receive_strays(
     homeserver: &Homeserver,
@@ -46,17 +64,9 @@ async fn receive_strays(
     to: &MemoryStore,
     from: &MemoryStore,
 ) -> Healing {
-    let (receiver, sender) = (curve_key(to).await, curve_key(from).await);
     let mut healing = Healing::default();
     for _ in 0..STRAYS {
-        let content = json!({
-            "algorithm": "m.olm.v1.curve25519-aes-sha2", "sender_key": sender,
-            "ciphertext": { receiver.as_str(): { "type": 1, "body": stray_message() } },
-        });
-        let event = json!({ "type": "m.room.encrypted", "sender": alice(), "content": content });
-        homeserver.put_into_inbox(by.user_id(), by.device_id(), event);
-        let answer = homeserver.small_sync(by.user_id(), by.device_id());
-        by.receive_sync(answer).await.unwrap();
+        receive_stray(homeserver, by, to, from).await;
         loop {
             let requests = by.requests().await.unwrap();
             if requests.is_empty() {
@@ -88,17 +98,26 @@ async fn age_sessions(store: &MemoryStore, with: &MemoryStore, by: Duration) {
     store.save_changes(Changes { sessions, ..Changes::default() }).await.unwrap();
 }
 
+/// Alice has written to a ghost: her device, and the stores of both.
+async fn alice_has_written(
+    homeserver: &Homeserver,
+) -> (Machine, Arc<MemoryStore>, Arc<MemoryStore>) {
+    let (alices, ghosts) = (Arc::new(MemoryStore::new()), Arc::new(MemoryStore::new()));
+    let alice_device = load(alice(), device_id!("ALICE"), alices.clone()).await;
+    publish(homeserver, &alice_device).await;
+    let ghost_device = load(ghost(), device_id!("GHOST"), ghosts.clone()).await;
+    publish(homeserver, &ghost_device).await;
+    let event = send(homeserver, &alice_device, ghost(), "before").await;
+    receive(homeserver, &ghost_device, alice(), &event).await.unwrap();
+    (alice_device, alices, ghosts)
+}
+
 /// The library replaces a session that is older than an hour. One that heals is new, so the next is an hour away.
 #[tokio::test]
 async fn a_wedged_session_is_replaced_once_an_hour_at_most() {
     let homeserver = Homeserver::default();
-    let (alices, ghosts) = (Arc::new(MemoryStore::new()), Arc::new(MemoryStore::new()));
-    let alice_device = load(alice(), device_id!("ALICE"), alices.clone()).await;
-    publish(&homeserver, &alice_device).await;
+    let (alice_device, alices, ghosts) = alice_has_written(&homeserver).await;
     let ghost_device = load(ghost(), device_id!("GHOST"), ghosts.clone()).await;
-    publish(&homeserver, &ghost_device).await;
-    let event = send(&homeserver, &alice_device, ghost(), "before").await;
-    receive(&homeserver, &ghost_device, alice(), &event).await.unwrap();
     let unmoved = alice_device.share(room(), &users([ghost()]), &settings()).await.unwrap();
     assert!(unmoved.is_empty(), "the room key is shared");
 
@@ -121,4 +140,32 @@ async fn a_wedged_session_is_replaced_once_an_hour_at_most() {
     let event = send(&homeserver, &alice_device, ghost(), "after").await;
     let opened = receive(&homeserver, &ghost_device, alice(), &event).await.unwrap();
     assert_eq!(opened.content["body"], "after");
+}
+
+/// The library wants a key for a wedged session at every turn until there is one.
+#[tokio::test]
+async fn a_wedged_session_without_a_key_delays_no_message() {
+    let homeserver = Homeserver::default();
+    let (_, alices, ghosts) = alice_has_written(&homeserver).await;
+    age_sessions(&ghosts, &alices, Duration::from_secs(61 * 60)).await;
+    homeserver.take_all_keys(alice(), device_id!("ALICE"));
+    let ghost_device = load(ghost(), device_id!("GHOST"), ghosts.clone()).await;
+    receive_stray(&homeserver, &ghost_device, &ghosts, &alices).await;
+
+    for _ in 0..3 {
+        let mut wanted = ghost_device.requests().await.unwrap();
+        wanted.retain(|request| matches!(request.body, RequestBody::KeysClaim(_)));
+        assert_eq!(wanted.len(), 1, "the session is to be replaced");
+        homeserver.carry(&ghost_device, wanted).await;
+        for to in [alice(), mallory()] {
+            let claim = ghost_device.claim(&users([to])).await.unwrap();
+            assert!(claim.is_none(), "a message needs no key that there is a session without");
+        }
+    }
+    let laptop = person(&homeserver, alice(), device_id!("LAPTOP")).await;
+    homeserver.carry(&ghost_device, vec![ghost_device.query(&users([alice()]))]).await;
+    let claim = ghost_device.claim(&users([alice()])).await.unwrap().unwrap();
+    let RequestBody::KeysClaim(keys) = &claim.body else { panic!("no claim") };
+    let asked: Vec<_> = keys.one_time_keys[alice()].keys().collect();
+    assert_eq!(asked, [laptop.device_id()], "what a message needs is claimed");
 }

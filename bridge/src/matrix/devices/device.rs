@@ -12,7 +12,7 @@ use e2ee::matrix::{DeviceRole, Machine, Request, RequestBody, Response};
 use matrix_sdk_crypto::store::CryptoStore;
 use ruma::{DeviceId, OwnedRoomId, OwnedUserId, UserId};
 
-use super::{Shared, uploads::Uploads, verify::Verifying};
+use super::{Shared, claims::Claims, uploads::Uploads, verify::Verifying};
 use crate::{
     matrix::{ClientError, Identity, MatrixError, error::DeviceFault},
     store::{Ghost, GhostStage, SqlCryptoStore},
@@ -34,6 +34,7 @@ pub(super) struct Device {
     pub(super) asked: HashMap<OwnedRoomId, (u64, BTreeSet<OwnedUserId>)>,
     pub(super) verifying: Verifying,
     pub(super) uploads: Uploads,
+    pub(super) claims: Claims,
     /// The homeserver has said that it does not know this device.
     pub(super) is_unknown: bool,
     /// When another device took the place of one that was gone, in milliseconds since 1970.
@@ -69,6 +70,7 @@ impl Device {
             asked: HashMap::new(),
             verifying: Verifying::default(),
             uploads: Uploads::default(),
+            claims: Claims::default(),
             is_unknown: false,
             replaced_ms: None,
             told: BTreeSet::new(),
@@ -90,6 +92,7 @@ impl Device {
         }
         let machine = Arc::new(self.load_published().await?);
         self.asked.clear();
+        self.claims = Claims::default();
         self.verifying.clear();
         self.machine = Some(machine.clone());
         Ok(machine)
@@ -130,7 +133,9 @@ impl Device {
         let mut exchange = Exchange::default();
         for _ in 0..MAX_ROUNDS {
             let mut requests = machine.requests().await?;
-            if self.uploads.are_paused(self.shared.now_ms()) {
+            let now_ms = self.shared.now_ms();
+            self.claims.hold_back(&mut requests, now_ms);
+            if self.uploads.are_paused(now_ms) {
                 requests.retain(|request| !matches!(request.body, RequestBody::KeysUpload(_)));
             }
             if requests.is_empty() || !self.send_each(machine, requests, &mut exchange).await? {

@@ -4,6 +4,7 @@
 //! other, to its end, whether or not the asker still waits. A machine whose store failed is
 //! thrown away and loaded anew.
 
+mod claims;
 mod device;
 mod directory;
 mod keys;
