@@ -28,8 +28,8 @@ use crate::{
     store::{DeliveryStatus, Notice, PendingRemoteEvent, Portal, PortalState},
 };
 
-/// Rows looked at in one go.
-const BATCH: u32 = 500;
+/// Events loaded at a time: one may be large, and the queues of many chats work at the same time.
+const AT_A_TIME: u32 = 1;
 
 /// The chat of a portal.
 pub(super) fn chat_of(portal: &Portal) -> ChatKey {
@@ -66,27 +66,40 @@ impl Drain<ChatKey> for Hub {
 
 impl Hub {
     async fn drain_chat(&self, chat: &ChatKey) -> Result<Drained, StepError> {
-        let (mut waits, mut undated, mut after) = (false, false, None);
+        let (mut waits, mut after) = (false, None);
         loop {
             let mut tx = self.parts.db.read().await?;
-            let pending = tx.remote_inbox().load_pending(chat, after, BATCH).await?;
+            let mut inbox = tx.remote_inbox();
+            let mut pending = if waits {
+                inbox.load_pending_reports(chat, after, AT_A_TIME).await?
+            } else {
+                inbox.load_pending(chat, after, AT_A_TIME).await?
+            };
             drop(tx);
-            let Some(last) = pending.last() else { break };
-            after = Some(last.id);
-            for event in &pending {
-                let is_message = matches!(event.event.kind, RemoteEventKind::Message { .. });
-                if !(waits && is_message) {
-                    waits |= matches!(self.take_event(event).await?, Step::Waits);
-                }
-                undated |= waits && event.waits_since_ms.is_none();
+            let Some(event) = pending.pop() else { break };
+            after = Some(event.id);
+            // The store does not know what rows are that it had before it kept account of that.
+            let is_message = matches!(event.event.kind, RemoteEventKind::Message { .. });
+            if !(waits && is_message) {
+                waits |= matches!(self.take_event(&event).await?, Step::Waits);
             }
         }
-        if undated {
-            let mut tx = self.parts.db.begin().await?;
-            tx.remote_inbox().wait_from_now(chat, self.now_ms()).await?;
-            tx.commit().await?;
+        if !waits {
+            return Ok(Drained::Empty);
         }
-        Ok(if waits { Drained::Blocked { retry_in: LOOK_AGAIN } } else { Drained::Empty })
+        self.date_waiting(chat).await?;
+        Ok(Drained::Blocked { retry_in: LOOK_AGAIN })
+    }
+
+    /// Everything that is open in a chat is known to wait.
+    async fn date_waiting(&self, chat: &ChatKey) -> Result<(), StepError> {
+        let is_dated = !self.parts.db.read().await?.remote_inbox().has_undated(chat).await?;
+        if is_dated {
+            return Ok(());
+        }
+        let mut tx = self.parts.db.begin().await?;
+        tx.remote_inbox().wait_from_now(chat, self.now_ms()).await?;
+        Ok(tx.commit().await?)
     }
 
     async fn take_event(&self, row: &PendingRemoteEvent) -> Result<Step, StepError> {

@@ -1,5 +1,6 @@
 //! What the hub decides, in rooms that are not encrypted: no homeserver answers here.
 
+mod backlog;
 mod contact_trust;
 mod downgrade;
 mod expiry;

@@ -11,6 +11,7 @@
 //! Message bodies, keys and tokens are sealed ([`Sealer`]), each bound to its table, column and
 //! row. Ids of people and rooms are not.
 
+mod backlog;
 mod backup;
 mod chat_columns;
 mod contact_decisions;
@@ -50,6 +51,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use self::{
+    backlog::Backlog,
     backup::{BackupError, back_up, restore},
     contact_decisions::{ContactDecision, ContactDecisions, ContactTrust},
     crypto::{SqlCryptoStore, SqlCryptoStoreError},

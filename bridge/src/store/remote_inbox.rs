@@ -2,10 +2,11 @@
 
 use sqlx::AnyConnection;
 
-use crate::network::{ChatKey, Held, RemoteEvent};
+use crate::network::{ChatKey, Held, RemoteEvent, RemoteEventKind};
 
 use super::{
-    Cell, Sealer, StoreError, Transaction,
+    Backlog, Cell, Sealer, StoreError, Transaction,
+    backlog::measure,
     chat_columns::{chat_key, local_user},
     error::expect_one_row,
     sequence,
@@ -27,6 +28,11 @@ pub struct PendingRemoteEvent {
     /// The event.
     pub event: RemoteEvent,
 }
+
+/// Measures what is open in a chat, up to a number of rows.
+pub(super) const MEASURE: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) \
+     FROM (SELECT size_bytes FROM remote_inbox \
+     WHERE local_user = $1 AND contact = $2 LIMIT $3) AS waiting";
 
 /// The remote inbox.
 pub struct RemoteInbox<'t> {
@@ -51,13 +57,17 @@ impl<'t> RemoteInbox<'t> {
     pub async fn insert(&mut self, event: &RemoteEvent) -> Result<RemoteInboxId, StoreError> {
         let id = sequence::take(&mut *self.conn, 1).await?;
         let sealed = self.sealer.seal_json(event_cell(&[&id.to_string()]), event)?;
+        let size_bytes = i64::try_from(sealed.len()).unwrap_or(i64::MAX);
         sqlx::query(
-            "INSERT INTO remote_inbox (id, local_user, contact, event) VALUES ($1, $2, $3, $4)",
+            "INSERT INTO remote_inbox (id, local_user, contact, event, is_message, size_bytes) \
+             VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .bind(id)
         .bind(local_user(&event.chat.local))
         .bind(event.chat.contact.as_str())
         .bind(sealed)
+        .bind(i64::from(matches!(event.kind, RemoteEventKind::Message { .. })))
+        .bind(size_bytes)
         .execute(&mut *self.conn)
         .await?;
         Ok(RemoteInboxId(id))
@@ -74,22 +84,64 @@ impl<'t> RemoteInbox<'t> {
         after: Option<RemoteInboxId>,
         limit: u32,
     ) -> Result<Vec<PendingRemoteEvent>, StoreError> {
-        let rows: Vec<(i64, Option<i64>, Vec<u8>)> = sqlx::query_as(
-            "SELECT id, waits_since_ms, event FROM remote_inbox \
-             WHERE local_user = $1 AND contact = $2 AND id > $3 ORDER BY id LIMIT $4",
-        )
-        .bind(local_user(&chat.local))
-        .bind(chat.contact.as_str())
-        .bind(after.map_or(0, |row| row.0))
-        .bind(i64::from(limit))
-        .fetch_all(&mut *self.conn)
-        .await?;
+        let query = "SELECT id, waits_since_ms, event FROM remote_inbox \
+             WHERE local_user = $1 AND contact = $2 AND id > $3 ORDER BY id LIMIT $4";
+        self.load(query, chat, after, limit).await
+    }
+
+    /// As [`Self::load_pending`], without messages; those that came before the store knew what is
+    /// one are among them.
+    ///
+    /// # Errors
+    /// When the database failed or a row cannot be opened.
+    pub async fn load_pending_reports(
+        &mut self,
+        chat: &ChatKey,
+        after: Option<RemoteInboxId>,
+        limit: u32,
+    ) -> Result<Vec<PendingRemoteEvent>, StoreError> {
+        let query = "SELECT id, waits_since_ms, event FROM remote_inbox \
+             WHERE local_user = $1 AND contact = $2 AND id > $3 AND is_message = 0 \
+             ORDER BY id LIMIT $4";
+        self.load(query, chat, after, limit).await
+    }
+
+    async fn load(
+        &mut self,
+        query: &'static str,
+        chat: &ChatKey,
+        after: Option<RemoteInboxId>,
+        limit: u32,
+    ) -> Result<Vec<PendingRemoteEvent>, StoreError> {
+        let rows: Vec<(i64, Option<i64>, Vec<u8>)> = sqlx::query_as(query)
+            .bind(local_user(&chat.local))
+            .bind(chat.contact.as_str())
+            .bind(after.map_or(0, |row| row.0))
+            .bind(i64::from(limit))
+            .fetch_all(&mut *self.conn)
+            .await?;
         rows.into_iter()
             .map(|(id, waits_since_ms, sealed)| {
                 let event = self.sealer.open_json(event_cell(&[&id.to_string()]), &sealed)?;
                 Ok(PendingRemoteEvent { id: RemoteInboxId(id), waits_since_ms, event })
             })
             .collect()
+    }
+
+    /// Whether something is open in a chat that is not known to wait.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn has_undated(&mut self, chat: &ChatKey) -> Result<bool, StoreError> {
+        let row: Option<(i64,)> = sqlx::query_as(
+            "SELECT id FROM remote_inbox \
+             WHERE local_user = $1 AND contact = $2 AND waits_since_ms IS NULL LIMIT 1",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .fetch_optional(&mut *self.conn)
+        .await?;
+        Ok(row.is_some())
     }
 
     /// Everything that is open in a chat waits, now and from now on: events that were not known to
@@ -124,6 +176,14 @@ impl<'t> RemoteInbox<'t> {
         .fetch_one(&mut *self.conn)
         .await?;
         Ok(Held { messages: u64::try_from(messages).unwrap_or_default(), since_ms })
+    }
+
+    /// How much is open in a chat, counted up to `limit` rows: cheap, however much waits.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn measure(&mut self, chat: &ChatKey, limit: u32) -> Result<Backlog, StoreError> {
+        measure(self.conn, MEASURE, chat, limit).await
     }
 
     /// The chats that have open events, the one that waits longest first.

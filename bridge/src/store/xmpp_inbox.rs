@@ -6,7 +6,8 @@ use zeroize::Zeroizing;
 use crate::network::{ChatKey, Held};
 
 use super::{
-    Cell, Sealer, StoreError, Transaction,
+    Backlog, Cell, Sealer, StoreError, Transaction,
+    backlog::measure,
     chat_columns::{chat_key, local_user},
     error::expect_one_row,
     sequence,
@@ -38,6 +39,11 @@ pub struct PendingStanza {
     /// Its bytes.
     pub stanza: Zeroizing<Vec<u8>>,
 }
+
+/// Measures what is not done in a chat, up to a number of rows.
+pub(super) const MEASURE: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) \
+     FROM (SELECT size_bytes FROM xmpp_inbox WHERE local_user = $1 AND contact = $2 \
+     AND state IN ('pending', 'held') LIMIT $3) AS waiting";
 
 /// The XMPP inbox.
 pub struct XmppInbox<'t> {
@@ -82,9 +88,11 @@ impl XmppInbox<'_> {
         }
         let id = sequence::take(&mut *self.conn, 1).await?;
         let sealed = self.sealer.seal(stanza_cell(&[&id.to_string()]), stanza)?;
+        let size_bytes = i64::try_from(sealed.len()).unwrap_or(i64::MAX);
         sqlx::query(
-            "INSERT INTO xmpp_inbox (id, local_user, contact, hash, state, received_ms, stanza) \
-             VALUES ($1, $2, $3, $4, 'pending', $5, $6)",
+            "INSERT INTO xmpp_inbox \
+             (id, local_user, contact, hash, state, received_ms, stanza, size_bytes) \
+             VALUES ($1, $2, $3, $4, 'pending', $5, $6, $7)",
         )
         .bind(id)
         .bind(local_user(&chat.local))
@@ -92,6 +100,7 @@ impl XmppInbox<'_> {
         .bind(hash)
         .bind(now_ms)
         .bind(sealed)
+        .bind(size_bytes)
         .execute(&mut *self.conn)
         .await?;
         Ok(Some(StanzaId(id)))
@@ -213,20 +222,13 @@ impl XmppInbox<'_> {
         Ok(Held { messages: u64::try_from(messages).unwrap_or_default(), since_ms })
     }
 
-    /// How many stanzas of a chat are not done: those that are held, and those that are still to be decrypted.
+    /// How much of a chat is not done, counted up to `limit` rows: stanzas that are held, and those
+    /// that are still to be decrypted. Cheap, however much waits.
     ///
     /// # Errors
     /// When the database failed.
-    pub async fn count_open(&mut self, chat: &ChatKey) -> Result<u64, StoreError> {
-        let (stanzas,): (i64,) = sqlx::query_as(
-            "SELECT COUNT(*) FROM xmpp_inbox \
-             WHERE local_user = $1 AND contact = $2 AND state IN ('pending', 'held')",
-        )
-        .bind(local_user(&chat.local))
-        .bind(chat.contact.as_str())
-        .fetch_one(&mut *self.conn)
-        .await?;
-        Ok(u64::try_from(stanzas).unwrap_or_default())
+    pub async fn measure(&mut self, chat: &ChatKey, limit: u32) -> Result<Backlog, StoreError> {
+        measure(self.conn, MEASURE, chat, limit).await
     }
 
     /// The chats in which something is held that came before a time (milliseconds since 1970).

@@ -14,15 +14,26 @@ use super::{
 use crate::{
     error_chain,
     network::{Author, ChatKey, RemoteUserId},
-    store::{Repetition, StoreError},
+    store::{Repetition, StoreError, Transaction},
 };
 
-/// Messages of a chat that may wait, for a decision or for the homeserver. A server keeps no more for somebody who is
-/// away either; the author of one more is told that it was not taken.
-const MAX_WAITING: u64 = 1000;
+/// Messages of a chat, and what else it brings, that may wait, for a decision or for the homeserver. A server keeps no
+/// more for somebody who is away either; the author of one more message is told that it was not taken.
+const MAX_WAITING: u32 = 1000;
+
+/// And how much room they may take in the store.
+const MAX_WAITING_BYTES: u64 = 16 * 1024 * 1024;
 
 /// How long a message in the clear with the same id and text is taken for the same message.
 const PLAIN_REPETITION_MS: i64 = 60 * 60 * 1000;
+
+/// What became of a stanza that is to be stored.
+enum Taken {
+    /// It is stored, now or already: a repetition may be of a commit that was not confirmed.
+    Stored,
+    /// As much waits in its chat as may.
+    Full,
+}
 
 impl Core {
     /// Takes a stanza from the stream. Returns when whatever must not be lost is committed.
@@ -90,26 +101,9 @@ impl Core {
         let (hash, repetition) = self.repetition(chat, &incoming);
         let bytes = xml::to_bytes(stanza);
         loop {
-            let is_full = match &incoming {
-                Incoming::Message(_) => self.is_full(chat).await,
-                _ => Ok(false),
-            };
-            let committed = match is_full {
-                Ok(false) => self.commit_stanza(chat, &hash, repetition, &bytes).await,
-                Ok(true) => {
-                    tracing::warn!("xmpp.inbox: too much waits in a chat: a message was refused");
-                    return self.refuse_message(head, Refusal::ResourceConstraint).await;
-                }
-                Err(error) => Err(error),
-            };
-            match committed {
-                Ok(is_new) => {
-                    if !is_new {
-                        tracing::debug!("xmpp.inbox: a repetition was dropped");
-                    }
-                    // Also for a repetition: it may be of a commit that was not confirmed.
-                    return self.inbox.ring(chat.clone());
-                }
+            match self.commit_stanza(chat, &hash, repetition, &bytes).await {
+                Ok(Taken::Stored) => return self.inbox.ring(chat.clone()),
+                Ok(Taken::Full) => return self.turn_away(head, &incoming).await,
                 Err(error) => {
                     tracing::error!(error = error_chain(&error), "xmpp.inbox: a stanza waits")
                 }
@@ -121,27 +115,36 @@ impl Core {
         }
     }
 
-    /// Whether as much waits in a chat as may.
-    async fn is_full(&self, chat: &ChatKey) -> Result<bool, StoreError> {
-        let mut tx = self.db.read().await?;
-        let decrypted = tx.remote_inbox().count_pending(chat).await?.messages;
-        Ok(decrypted + tx.xmpp_inbox().count_open(chat).await? >= MAX_WAITING)
+    /// Refuses what has no room in its chat. A receipt or an error is worth no answer.
+    async fn turn_away(&self, head: &Head<'_>, incoming: &Incoming) {
+        if !matches!(incoming, Incoming::Message(_)) {
+            tracing::debug!("xmpp.inbox: too much waits in a chat: a receipt was dropped");
+            return;
+        }
+        tracing::warn!("xmpp.inbox: too much waits in a chat: a message was refused");
+        self.refuse_message(head, Refusal::ResourceConstraint).await;
     }
 
-    /// Returns whether the stanza was new.
     async fn commit_stanza(
         &self,
         chat: &ChatKey,
         hash: &str,
         repetition: Repetition,
         bytes: &[u8],
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Taken, StoreError> {
         let mut tx = self.db.begin().await?;
         let inserted = tx.xmpp_inbox().insert(chat, hash, repetition, bytes, self.now_ms()).await?;
+        if inserted.is_none() {
+            tracing::debug!("xmpp.inbox: a repetition was dropped");
+            return Ok(Taken::Stored);
+        }
+        if is_too_much(&mut tx, chat).await? {
+            return Ok(Taken::Full);
+        }
         failpoint!("w01_stanza_received");
         tx.commit().await?;
         failpoint!("w02_stanza_committed");
-        Ok(inserted.is_some())
+        Ok(Taken::Stored)
     }
 
     pub(super) fn repetition(&self, chat: &ChatKey, incoming: &Incoming) -> (String, Repetition) {
@@ -206,4 +209,12 @@ impl Core {
     pub(super) fn is_bridge(author: &Author) -> bool {
         matches!(author, Author::Bridge)
     }
+}
+
+/// Whether more waits in a chat than may, with what this transaction has put there.
+async fn is_too_much(tx: &mut Transaction, chat: &ChatKey) -> Result<bool, StoreError> {
+    let limit = MAX_WAITING.saturating_add(1);
+    let open = tx.xmpp_inbox().measure(chat, limit).await?;
+    let waiting = open.and(tx.remote_inbox().measure(chat, limit).await?);
+    Ok(waiting.rows > u64::from(MAX_WAITING) || waiting.bytes > MAX_WAITING_BYTES)
 }

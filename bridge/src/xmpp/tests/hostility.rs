@@ -5,7 +5,7 @@ use minidom::Element;
 
 use super::{
     contact::{ALICE, Contact},
-    world::World,
+    world::{World, chat},
 };
 use crate::{
     network::RemoteEventKind,
@@ -35,39 +35,79 @@ async fn a_stanza_nested_100_000_deep_is_bounced_and_the_stream_goes_on() {
     assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
 }
 
-#[tokio::test]
-async fn a_chat_in_which_too_much_waits_takes_no_more_until_it_is_less() {
-    let mut world = World::new(Contact::new(1)).await;
-    let chat = super::world::chat();
+/// So many stanzas of this size are held in the chat with Bob.
+async fn hold(world: &World, stanzas: usize, bytes: usize) {
     let mut tx = world.db.begin().await.unwrap();
     let mut inbox = tx.xmpp_inbox();
-    for _ in 0..999 {
-        let stored = inbox.insert(&chat, "", Repetition::Never, b"held", 1).await;
+    let stanza = vec![b'x'; bytes];
+    for _ in 0..stanzas {
+        let stored = inbox.insert(&chat(), "", Repetition::Never, &stanza, 1).await;
         inbox.hold(stored.unwrap().unwrap()).await.unwrap();
     }
     tx.commit().await.unwrap();
+}
+
+/// How many events the portal has not taken.
+async fn waiting(world: &World) -> u64 {
+    let mut tx = world.db.read().await.unwrap();
+    tx.remote_inbox().count_pending(&chat()).await.unwrap().messages
+}
+
+/// A message is refused.
+async fn is_refused(world: &mut World, id: &str) {
+    world.deliver(&World::plain("bob@example.org/phone", id, "one more")).await;
+    let refused = world.next_where(|stanza| stanza.attr("id") == Some(id)).await;
+    assert_eq!(stanza::error_condition(&refused), "resource-constraint");
+}
+
+#[tokio::test]
+async fn a_chat_in_which_too_much_waits_takes_no_more_until_it_is_less() {
+    let mut world = World::new(Contact::new(1)).await;
+    hold(&world, 999, 4).await;
     let last = World::plain("bob@example.org/phone", "b1", "the last");
     world.deliver(&last).await;
     world.settle().await;
-    let held = async |world: &World| {
-        let mut tx = world.db.read().await.unwrap();
-        tx.remote_inbox().count_pending(&chat).await.unwrap().messages
-    };
-    assert_eq!(held(&world).await, 1, "it has room");
+    assert_eq!(waiting(&world).await, 1, "it has room");
     for id in ["b2", "b3"] {
-        world.deliver(&World::plain("bob@example.org/phone", id, "one more")).await;
-        let refused = world.next_where(|stanza| stanza.attr("id") == Some(id)).await;
-        assert_eq!(stanza::error_condition(&refused), "resource-constraint");
+        is_refused(&mut world, id).await;
     }
-    let receipt = El::new("received", RECEIPTS).attr("id", "m1").build();
-    world.deliver(&World::message("bob@example.org/phone", "r1", vec![receipt])).await;
+    // What was taken already is not given back.
+    world.deliver(&last).await;
     world.settle().await;
-    assert_eq!(held(&world).await, 2, "a receipt is taken");
-    assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
-    assert!(matches!(world.next_event().await, RemoteEventKind::Delivered { .. }));
+    assert_eq!(world.count_buffered(|stanza| stanza.attr("id") == Some("b1")), 0);
+    assert_eq!(waiting(&world).await, 1);
 
+    assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
     world.deliver(&World::plain("bob@example.org/phone", "b4", "again")).await;
     assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
+}
+
+#[tokio::test]
+async fn receipts_and_errors_without_end_find_no_room_and_no_answer() {
+    let mut world = World::new(Contact::new(1)).await;
+    hold(&world, 1000, 4).await;
+    let receipt = El::new("received", RECEIPTS).attr("id", "m1").build();
+    world.deliver(&World::message("bob@example.org/phone", "r1", vec![receipt])).await;
+    world
+        .deliver_raw(&format!(
+            "<message type='error' id='m1' from='bob@example.org' to='{ALICE}'>\
+             <error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>\
+             </error></message>"
+        ))
+        .await;
+    world.settle().await;
+    assert_eq!(waiting(&world).await, 0);
+    assert_eq!(world.count_buffered(|stanza| stanza.name() == "message"), 0);
+}
+
+#[tokio::test]
+async fn a_chat_in_which_large_messages_wait_takes_fewer() {
+    let mut world = World::new(Contact::new(1)).await;
+    hold(&world, 64, 256 * 1024 - 100).await;
+    world.deliver(&World::plain("bob@example.org/phone", "b1", "it is small")).await;
+    assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
+    hold(&world, 1, 256 * 1024).await;
+    is_refused(&mut world, "b2").await;
 }
 
 #[tokio::test]
@@ -126,7 +166,7 @@ async fn an_error_that_carries_our_own_push_back_changes_no_list() {
     world.next_event().await;
     let devices = async |world: &World| {
         let mut tx = world.db.read().await.unwrap();
-        let known = tx.xmpp_omemo().find_devices(&super::world::chat(), Namespace::V2).await;
+        let known = tx.xmpp_omemo().find_devices(&chat(), Namespace::V2).await;
         known.unwrap().map(|known| known.devices)
     };
     let before = devices(&world).await;
