@@ -298,6 +298,16 @@ fn log_outage(error: &ClientError, was_there: bool) {
     }
 }
 
+fn matrix_client(config: &Config) -> Result<MatrixClient, AppError> {
+    let http = reqwest::Client::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(AppError::Http)?;
+    let as_token = Zeroizing::new(config.registration.as_token.expose().to_owned());
+    Ok(MatrixClient::new(http, &config.homeserver.url, as_token))
+}
+
 fn xmpp_config(config: &Config) -> Result<XmppConfig, AppError> {
     let component =
         BareJid::new(config.xmpp.component.as_str()).map_err(|_| AppError::Component)?;

@@ -1,5 +1,7 @@
 //! Who owns a device, and for how long.
 
+mod wedged;
+
 use std::{
     sync::{
         Mutex,
@@ -15,7 +17,10 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{device::Device, *};
-use crate::{clock::SystemClock, store::testing::sqlite};
+use crate::{
+    clock::SystemClock,
+    store::testing::{TestDatabase, sqlite},
+};
 
 struct NoBell;
 
@@ -26,11 +31,14 @@ impl DeviceEvents for NoBell {
 }
 
 /// Devices whose homeserver answers nothing.
-async fn devices(loaded: usize) -> (Arc<Devices>, crate::store::testing::TestDatabase) {
+async fn devices(loaded: usize) -> (Arc<Devices>, TestDatabase) {
+    devices_at(&Url::parse("http://127.0.0.1:9/").unwrap(), loaded).await
+}
+
+async fn devices_at(homeserver: &Url, loaded: usize) -> (Arc<Devices>, TestDatabase) {
     let database = sqlite();
     let http = reqwest::Client::builder().build().unwrap();
-    let nowhere = Url::parse("http://127.0.0.1:9/").unwrap();
-    let client = MatrixClient::new(http, &nowhere, Zeroizing::new("token".to_owned()))
+    let client = MatrixClient::new(http, homeserver, Zeroizing::new("token".to_owned()))
         .with_first_wait(Duration::from_millis(1));
     let bot = user_id!("@gephyra:example.org").to_owned();
     let devices = Devices::new(DevicesParts {
