@@ -87,5 +87,6 @@ async fn kill_while(messages: usize, arguments: &Arguments) -> Result<bool> {
     let outcome = kill_at_random(Plan { rules: rules.unwrap_or_default(), ..plan }).await?;
     println!("kill -9 at random: {} kills, {} s", outcome.kills, outcome.took.as_secs());
     println!("{}\n{}", Figures::HEADING, outcome.figures);
+    outcome.rules.iter().for_each(|rule| println!("{rule}"));
     Ok(outcome.figures.is_good())
 }
