@@ -32,12 +32,8 @@ fn next_number(evil: &EvilHomeserver, ghost: &str) -> Result<u64> {
 
 /// Somebody whose client has no session with Bob's ghost writes to it and is answered.
 async fn meets_bob(person: &ElementUser, chat: &Chat, name: &str) -> Result<()> {
-    let ghost = chat.ghost();
-    let room = person.create_chat_with(&ghost).await?;
-    person.sees_join(&room, &ghost).await?;
-    let (question, answer) = (format!("I am {name}"), format!("Hello {name}"));
-    person.send(&room, &question).await?;
-    chat.bob.receives_within(&question, PATIENCE).await?;
+    chat.newcomer_writes(person, &format!("I am {name}")).await?;
+    let answer = format!("Hello {name}");
     let to = chat.world.jid_of(person.user_id());
     chat.bob.send(&to, &answer, Namespace::Omemo2).await?;
     person.receives_within(&answer, PATIENCE).await.map(drop)

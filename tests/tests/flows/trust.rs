@@ -43,10 +43,7 @@ async fn a_matrix_persons_changed_identity_holds_messages_until_approved() -> Re
     let shown = |body: &str| alice.messages().iter().any(|m| m.body.as_deref() == Some(body));
     assert!(!shown("Is it still you?"));
 
-    bob.message_where(tests::journal::SOON, |message| {
-        message.sender == tests::xmpp_server::COMPONENT && message.body.contains("has changed")
-    })
-    .await?;
+    chat.bridge_tells_bob("has changed").await?;
 
     alice.send(room, "!xmpp approve me").await?;
     alice.receives("Is it still you?").await?;

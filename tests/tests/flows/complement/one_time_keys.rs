@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 use axum::http::Method;
 use serde_json::Value;
+use tests::World;
 use tests::evil_hs::Request;
-use tests::{ElementUser, World};
 
 use super::{PATIENCE, gateway_timeout};
 use crate::Chat;
@@ -15,15 +15,6 @@ pub(super) fn publishes_one_time_keys(request: &Request, user: &str) -> bool {
     request.path.ends_with("/keys/upload")
         && request.user.as_deref() == Some(user)
         && keys.is_some_and(|keys| !keys.is_empty())
-}
-
-/// Somebody new writes to Bob's ghost, with which their client has no session.
-async fn writes_to_bob(person: &ElementUser, chat: &Chat, text: &str) -> Result<()> {
-    let ghost = chat.ghost();
-    let room = person.create_chat_with(&ghost).await?;
-    person.sees_join(&room, &ghost).await?;
-    person.send(&room, text).await?;
-    chat.bob.receives_within(text, PATIENCE).await.map(drop)
 }
 
 #[tokio::test]
@@ -40,8 +31,8 @@ async fn fallback_key_is_used_if_one_time_keys_run_out() -> Result<()> {
     let taken = account.claim_all().await?;
     let fallback = account.claim().await?;
     ensure!(fallback.is_fallback, "there was another one-time key");
-    writes_to_bob(&carol, &chat, "From Carol").await?;
-    writes_to_bob(&dave, &chat, "From Dave").await?;
+    chat.newcomer_writes(&carol, "From Carol").await?;
+    chat.newcomer_writes(&dave, "From Dave").await?;
     ensure!(account.one_time_keys().await? == 0, "keys were published although that was blocked");
     let seen = evil.requests().len();
     drop(blocked);
