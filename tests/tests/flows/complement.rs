@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tests::evil_hs::{Fault, Link, Rule};
+use tests::xmpp_server::DOMAIN;
 use tests::{Namespace, World};
 
 use crate::Chat;
@@ -93,6 +94,11 @@ impl Chat {
         );
         Ok(outcome)
     }
+}
+
+/// The ghost of Bob, who has not written yet.
+fn bobs_ghost(world: &World) -> String {
+    world.ghost_of(&format!("bob@{DOMAIN}"))
 }
 
 /// A gateway before the homeserver that answers for it, as in the originals.

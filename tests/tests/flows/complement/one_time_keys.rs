@@ -6,7 +6,7 @@ use serde_json::Value;
 use tests::World;
 use tests::evil_hs::Request;
 
-use super::{PATIENCE, gateway_timeout};
+use super::{PATIENCE, bobs_ghost, gateway_timeout};
 use crate::Chat;
 
 /// Whether a user of ours publishes one-time keys with this request.
@@ -53,7 +53,8 @@ async fn fallback_key_is_used_if_one_time_keys_run_out() -> Result<()> {
 #[tokio::test]
 async fn failed_one_time_key_upload_retries() -> Result<()> {
     let (world, evil) = World::start_with_evil_homeserver("key-upload-retries").await?;
-    let failing = evil.obey(gateway_timeout(Method::POST, "/keys/upload").times(2));
+    let failing = gateway_timeout(Method::POST, "/keys/upload").by(&bobs_ghost(&world)).times(2);
+    let failing = evil.obey(failing);
     let chat = Chat::that_bob_begins(world, "First").await?;
     let account = chat.world.account_of(&chat.ghost()).await?;
     ensure!(!account.claim().await?.is_fallback, "the ghost has no one-time keys");
@@ -68,7 +69,8 @@ async fn failed_one_time_key_upload_retries() -> Result<()> {
 #[tokio::test]
 async fn failed_keys_claim_retries() -> Result<()> {
     let (world, evil) = World::start_with_evil_homeserver("keys-claim-retries").await?;
-    let failing = evil.obey(gateway_timeout(Method::POST, "/keys/claim").times(2));
+    let failing = gateway_timeout(Method::POST, "/keys/claim").by(&bobs_ghost(&world)).times(2);
+    let failing = evil.obey(failing);
     let chat = Chat::that_bob_begins(world, "First").await?;
     ensure!(failing.times_applied() == 2);
     let outcome = chat.ends_well(&[], &["First"]).await?;
@@ -79,7 +81,8 @@ async fn failed_keys_claim_retries() -> Result<()> {
 #[tokio::test]
 async fn failed_device_key_download_retries() -> Result<()> {
     let (world, evil) = World::start_with_evil_homeserver("keys-query-retries").await?;
-    let failing = evil.obey(gateway_timeout(Method::POST, "/keys/query").times(4));
+    let failing = gateway_timeout(Method::POST, "/keys/query").by(&bobs_ghost(&world)).times(4);
+    let failing = evil.obey(failing);
     let chat = Chat::that_bob_begins(world, "First").await?;
     ensure!(failing.times_applied() == 4);
     let outcome = chat.ends_well(&[], &["First"]).await?;
