@@ -88,5 +88,6 @@ async fn kill_while(messages: usize, arguments: &Arguments) -> Result<bool> {
     println!("kill -9 at random: {} kills, {} s", outcome.kills, outcome.took.as_secs());
     println!("{}\n{}", Figures::HEADING, outcome.figures);
     outcome.rules.iter().for_each(|rule| println!("{rule}"));
+    ensure!(outcome.kills > 0, "all was said before the first kill: more messages are needed");
     Ok(outcome.figures.is_good())
 }
