@@ -330,6 +330,28 @@ impl Bridge {
         Ok(found)
     }
 
+    /// How often a text stands in its log, over all its lives.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn times_logged(&self, text: &str) -> Result<usize> {
+        let log = std::fs::read_to_string(self.config.dir.join("gephyra.log"));
+        Ok(log.context("reading the bridge's log")?.matches(text).count())
+    }
+
+    /// When the event of a homeserver that came last did so by the bridge's clock, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// When none has come, or the database cannot be read.
+    pub async fn newest_event_ms(&self) -> Result<i64> {
+        sqlx::any::install_default_drivers();
+        let mut database = AnyConnection::connect(&self.database_url()).await?;
+        let newest = "SELECT received_ms FROM matrix_inbox ORDER BY id DESC LIMIT 1";
+        let newest_ms = sqlx::query_scalar(newest).fetch_one(&mut database).await?;
+        database.close().await.context("closing the database")?;
+        Ok(newest_ms)
+    }
+
     /// Asks the key log (`gephyra keylog`), whether or not the bridge runs.
     ///
     /// # Errors

@@ -4,22 +4,23 @@
 //! [`Link::Client`], what Synapse pushes to the bridge through [`Link::Push`]; people's clients speak to Synapse
 //! itself. Without rules it only keeps a record ([`EvilHomeserver::requests`]), from which a test counts what reached
 //! whom. A [`Rule`] picks requests by link, method and path, and says what becomes of them: refused, passed on with the
-//! answer lost, held back, rewritten on the way there or back, answered by the proxy itself, or met by a [`Fault`]. The
-//! newest rule that fits and is not used up decides; it ends when its [`Order`] is dropped. [`fault`] says how rules
-//! stand in a file. [`EvilHomeserver::push`] is what only the
-//! homeserver can do besides: events that never happened, or happened before.
+//! answer lost, held back, rewritten on the way there or back, answered by the proxy itself, or met by a [`Fault`]. Of the
+//! rules that fit and are not used up, the newest whose turn it is decides; a rule ends when its [`Order`] is dropped.
+//! [`fault`] says how rules stand in a file. [`EvilHomeserver::push`] is what only the homeserver can do besides: events
+//! that never happened, or happened before.
 //!
 //! [`forger`] makes keys that look like somebody's.
 
 pub mod fault;
 pub mod forger;
+mod order;
 mod record;
 mod rule;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -32,7 +33,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -43,8 +44,10 @@ use crate::ports::free_port;
 
 pub use fault::Fault;
 use fault::OVERTAKEN_WITHIN;
+pub use order::Order;
+use order::{Orders, Standing};
 pub use record::{Request, Sent};
-use rule::{Action, Rewrite, Stage};
+use rule::{Action, Stage};
 pub use rule::{Link, Rule};
 
 /// The ports of both links and of what stands behind them.
@@ -84,26 +87,8 @@ pub struct EvilHomeserver {
 #[derive(Debug)]
 struct Shared {
     http: reqwest::Client,
-    orders: Mutex<Vec<Arc<Standing>>>,
+    orders: Arc<Orders>,
     requests: Writer<Request>,
-}
-
-/// A rule that stands, and how often it has been applied.
-#[derive(Debug)]
-struct Standing {
-    rule: Rule,
-    applied: watch::Sender<usize>,
-    /// Requests that fitted.
-    met: AtomicUsize,
-    left: AtomicUsize,
-    ended: CancellationToken,
-}
-
-/// A rule that stands until this is dropped.
-#[derive(Debug)]
-pub struct Order {
-    standing: Arc<Standing>,
-    shared: Weak<Shared>,
 }
 
 /// One link: where it leads.
@@ -111,9 +96,25 @@ pub struct Order {
 struct Way {
     link: Link,
     to: SocketAddr,
-    /// Something was answered on this link.
-    answered: Arc<Notify>,
+    turns: Arc<Turns>,
     shared: Arc<Shared>,
+}
+
+/// The order in which the requests of a link come and are answered.
+#[derive(Debug)]
+struct Turns {
+    came: AtomicU64,
+    /// The latest that has been answered.
+    answered: watch::Sender<u64>,
+}
+
+/// A request on its way to the server.
+#[derive(Debug, Clone)]
+struct Carried {
+    /// The how manieth of its link it is.
+    number: u64,
+    parts: Parts,
+    body: Bytes,
 }
 
 impl EvilHomeserver {
@@ -124,13 +125,13 @@ impl EvilHomeserver {
     pub async fn start(ports: EvilPorts) -> Result<Self> {
         let (writer, requests) = journal();
         let http = reqwest::Client::builder().timeout(Duration::from_secs(120)).build()?;
-        let shared = Arc::new(Shared { http, orders: Mutex::default(), requests: writer });
+        let shared = Arc::new(Shared { http, orders: Arc::default(), requests: writer });
         let end = CancellationToken::new();
         for (link, port, to) in
             [(Link::Client, ports.client, ports.synapse), (Link::Push, ports.push, ports.bridge)]
         {
-            let answered = Arc::default();
-            let way = Way { link, to: loopback(to), answered, shared: shared.clone() };
+            let turns = Arc::new(Turns { came: AtomicU64::new(0), answered: watch::channel(0).0 });
+            let way = Way { link, to: loopback(to), turns, shared: shared.clone() };
             let listener = TcpListener::bind(loopback(port)).await.context("binding a link")?;
             let app = Router::new().fallback(carry).with_state(way);
             let ended = end.clone().cancelled_owned();
@@ -143,12 +144,7 @@ impl EvilHomeserver {
 
     /// Obeys a rule until the order is dropped.
     pub fn obey(&self, rule: Rule) -> Order {
-        let left = AtomicUsize::new(rule.times);
-        let (applied, ended) = (watch::channel(0).0, CancellationToken::new());
-        let met = AtomicUsize::new(0);
-        let standing = Arc::new(Standing { rule, applied, met, left, ended });
-        self.shared.orders().push(standing.clone());
-        Order { standing, shared: Arc::downgrade(&self.shared) }
+        self.shared.orders.obey(rule)
     }
 
     /// What went through either link so far, as it was sent.
@@ -198,71 +194,19 @@ impl EvilHomeserver {
     }
 }
 
-impl Order {
-    /// Waits until the rule has been applied so many times.
-    ///
-    /// # Errors
-    /// When it is not in time.
-    pub async fn applied(&self, times: usize) -> Result<()> {
-        let mut applied = self.standing.applied.subscribe();
-        let waited = tokio::time::timeout(SOON * 2, applied.wait_for(|count| *count >= times));
-        waited.await.with_context(|| format!("a rule was not applied {times} times"))??;
-        Ok(())
+impl Turns {
+    fn next(&self) -> u64 {
+        self.came.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// How often the rule has been applied.
-    pub fn times_applied(&self) -> usize {
-        *self.standing.applied.borrow()
-    }
-}
-
-impl Drop for Order {
-    fn drop(&mut self) {
-        self.standing.ended.cancel();
-        if let Some(shared) = self.shared.upgrade() {
-            shared.orders().retain(|standing| !Arc::ptr_eq(standing, &self.standing));
-        }
-    }
-}
-
-impl Standing {
-    /// Uses the rule once, unless it is used up or not this one's turn.
-    fn take(&self) -> bool {
-        if !(self.met.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(self.rule.every) {
-            return false;
-        }
-        let less = |left: usize| left.checked_sub(1);
-        let taken = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok();
-        if taken {
-            self.applied.send_modify(|count| *count += 1);
-        }
-        taken
+    fn note_answer(&self, number: u64) {
+        self.answered.send_modify(|latest| *latest = number.max(*latest));
     }
 
-    /// Rewrites a body, where there is something to rewrite and the rule is not used up.
-    fn rewrite(&self, rewrite: &Rewrite, body: &mut Bytes) {
-        if let Some(rewritten) = rewrite.of(body).filter(|_| self.take()) {
-            *body = rewritten;
-        }
-    }
-
-    fn is_left(&self) -> bool {
-        self.left.load(Ordering::SeqCst) > 0
-    }
-}
-
-impl Shared {
-    fn orders(&self) -> MutexGuard<'_, Vec<Arc<Standing>>> {
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The newest rule that fits and has something to do at this stage.
-    fn find_order(&self, request: &Request, stage: Stage) -> Option<Arc<Standing>> {
-        let orders = self.orders();
-        let fits = |order: &&Arc<Standing>| {
-            order.is_left() && order.rule.action.stage() == stage && order.rule.fits(request)
-        };
-        orders.iter().rev().find(fits).cloned()
+    /// Waits until a later request has been answered, no longer than told; says whether one was.
+    async fn overtake(&self, number: u64, within: Duration) -> bool {
+        let mut answered = self.answered.subscribe();
+        timeout(within, answered.wait_for(|latest| *latest > number)).await.is_ok()
     }
 }
 
@@ -285,32 +229,33 @@ async fn carry(State(way): State<Way>, incoming: Incoming) -> Response {
 impl Way {
     async fn carry(&self, incoming: Incoming) -> Result<Answer> {
         let (parts, body) = incoming.into_parts();
-        let mut body = axum::body::to_bytes(body, usize::MAX).await?;
+        let body = axum::body::to_bytes(body, usize::MAX).await?;
         let request = Request::new(self.link, &parts, &body);
-        let order = self.shared.find_order(&request, Stage::Request);
+        let mut carried = Carried { number: self.turns.next(), parts, body };
+        let order = self.shared.orders.find(&request, Stage::Request);
         self.shared.requests.push(request.clone());
         if let Some(order) = order {
             match &order.rule.action {
                 Action::Refuse if order.take() => return Ok(Answer::lost()),
                 Action::LoseAnswer if order.take() => {
-                    self.pass_on(parts, body).await?;
+                    self.pass_on(carried).await?;
                     return Ok(Answer::lost());
                 }
                 Action::Answer(status, body) if order.take() => {
                     return Ok(Answer::made(*status, body));
                 }
                 Action::Suffer(fault) if order.take() => {
-                    return self.suffer(*fault, parts, body).await;
+                    return self.suffer(*fault, &order, carried).await;
                 }
                 Action::Hold if order.take() => order.ended.cancelled().await,
-                Action::RewriteRequest(rewrite) => order.rewrite(rewrite, &mut body),
+                Action::RewriteRequest(rewrite) => order.rewrite(rewrite, &mut carried.body),
                 // Somebody else has used it up.
                 _ => {}
             }
         }
-        let mut answer = self.pass_on(parts, body).await?;
+        let mut answer = self.pass_on(carried).await?;
         // A call that waits is answered by the rules of the time when its answer comes.
-        if let Some(order) = self.shared.find_order(&request, Stage::Answer) {
+        if let Some(order) = self.shared.orders.find(&request, Stage::Answer) {
             match &order.rule.action {
                 Action::RewriteAnswer(rewrite) => order.rewrite(rewrite, &mut answer.body),
                 Action::HoldAnswer(wanted) if wanted.is(&answer.body) && order.take() => {
@@ -322,18 +267,18 @@ impl Way {
         Ok(answer)
     }
 
-    async fn suffer(&self, fault: Fault, parts: Parts, body: Bytes) -> Result<Answer> {
+    async fn suffer(&self, fault: Fault, order: &Standing, carried: Carried) -> Result<Answer> {
         match fault {
             Fault::Block => return Ok(Answer::broken()),
             Fault::Fail { .. } | Fault::Limit { .. } => return Ok(Answer::of_fault(fault)),
-            Fault::Duplicate => drop(self.pass_on(parts.clone(), body.clone()).await?),
+            Fault::Duplicate => drop(self.pass_on(carried.clone()).await?),
             Fault::Overtaken => {
-                // Nothing may come.
-                let _ = timeout(OVERTAKEN_WITHIN, self.answered.notified()).await;
+                let is_overtaken = self.turns.overtake(carried.number, OVERTAKEN_WITHIN).await;
+                order.overtaken.fetch_add(usize::from(is_overtaken), Ordering::SeqCst);
             }
             Fault::LoseAnswer | Fault::HalveAnswer => {}
         }
-        let answer = self.pass_on(parts, body).await?;
+        let answer = self.pass_on(carried).await?;
         Ok(match fault {
             Fault::LoseAnswer => Answer::broken(),
             Fault::HalveAnswer => Answer { breaks_at: Some(answer.body.len() / 2), ..answer },
@@ -341,7 +286,7 @@ impl Way {
         })
     }
 
-    async fn pass_on(&self, parts: Parts, body: Bytes) -> Result<Answer> {
+    async fn pass_on(&self, Carried { number, parts, body }: Carried) -> Result<Answer> {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let url = format!("http://{}{path}", self.to);
         let mut headers = parts.headers;
@@ -357,7 +302,7 @@ impl Way {
             headers.remove(of_the_connection);
         }
         let body = answer.bytes().await?;
-        self.answered.notify_waiters();
+        self.turns.note_answer(number);
         Ok(Answer { status, headers, body, breaks_at: None })
     }
 }

@@ -36,19 +36,42 @@ impl GhostAccount {
     /// # Errors
     /// When the ghost has no device.
     pub(crate) async fn open(server: &Synapse, bridge: &Bridge, user: &str) -> Result<Self> {
-        let mut account = Self {
-            http: reqwest::Client::builder().build()?,
-            base: format!("{}/_matrix/client/v3", server.url()),
-            token: bridge.as_token()?,
-            user: user.to_owned(),
-            device: String::new(),
-        };
+        let mut account = Self::without_device(server, bridge, user)?;
         let known =
             account.ask(account.http.get(account.url("devices")).query(&[("user_id", user)]));
         let known = known.await?;
         let device = known.pointer("/devices/0/device_id").and_then(Value::as_str);
         device.context("the ghost has no device")?.clone_into(&mut account.device);
         Ok(account)
+    }
+
+    /// Makes a ghost that the bridge does not know, with a device: what is left of a database that is gone.
+    ///
+    /// # Errors
+    /// When the homeserver refuses.
+    pub(crate) async fn make(server: &Synapse, bridge: &Bridge, user: &str) -> Result<Self> {
+        let mut account = Self::without_device(server, bridge, user)?;
+        "LEFT".clone_into(&mut account.device);
+        let localpart = user.split_once(':').map_or(user, |(name, _)| name).trim_start_matches('@');
+        let register = json!({
+            "type": "m.login.application_service",
+            "username": localpart,
+            "inhibit_login": true,
+        });
+        account.ask(account.http.post(account.url("register")).json(&register)).await?;
+        let device = account.http.put(account.url(&format!("devices/{}", account.device)));
+        account.ask(device.query(&[("user_id", user)]).json(&json!({}))).await?;
+        Ok(account)
+    }
+
+    fn without_device(server: &Synapse, bridge: &Bridge, user: &str) -> Result<Self> {
+        Ok(Self {
+            http: reqwest::Client::builder().build()?,
+            base: format!("{}/_matrix/client/v3", server.url()),
+            token: bridge.as_token()?,
+            user: user.to_owned(),
+            device: String::new(),
+        })
     }
 
     /// Its device.

@@ -261,6 +261,14 @@ impl World {
         GhostAccount::open(&self.homeserver, &self.bridge, ghost).await
     }
 
+    /// Lets a ghost of which the bridge knows nothing have a device, as a database that is gone leaves it.
+    ///
+    /// # Errors
+    /// When the homeserver refuses.
+    pub async fn leave_device_of(&self, ghost: &str) -> Result<()> {
+        GhostAccount::make(&self.homeserver, &self.bridge, ghost).await.map(drop)
+    }
+
     /// The JID under which a person on Matrix appears on XMPP, by their Matrix id.
     pub fn jid_of(&self, user_id: &str) -> String {
         names::jid_of(user_id, COMPONENT)

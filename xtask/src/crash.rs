@@ -25,13 +25,13 @@ pub struct Deaths {
 #[derive(Args)]
 pub struct How {
     /// Deaths at each window
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     times: u32,
     /// Only this window, such as W7
-    #[arg(long, value_name = "WINDOW")]
+    #[arg(long, value_name = "WINDOW", requires = "windows")]
     only: Option<String>,
     /// How the homeserver fails meanwhile: a file such as `tests/rules/flaky.toml`, for `--messages`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "messages")]
     rules: Option<PathBuf>,
     /// How many seconds the bridge lives at most, for `--messages`
     #[arg(long, value_name = "SECONDS", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..))]

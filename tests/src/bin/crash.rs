@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use tests::crash::figures::Figures;
 use tests::crash::random::{Plan, kill_at_random};
-use tests::crash::windows::{self, Killer, WINDOWS};
+use tests::crash::windows::{self, Killer};
 use tests::evil_hs::Rule;
 
 /// What the command line asks for.
@@ -65,13 +65,13 @@ async fn main() -> Result<()> {
 async fn kill_at_windows(arguments: &Arguments) -> Result<bool> {
     let began = Instant::now();
     let times = arguments.times.unwrap_or(50);
+    let windows = windows::called(arguments.only.as_deref())?;
     let mut killer = Killer::start(times, arguments.seed).await?;
     println!("{}", windows::heading());
     let mut all = Figures::default();
-    let is_asked = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
-    for window in WINDOWS.iter().filter(|window| is_asked(window.name)) {
+    for window in windows {
         let took = Instant::now();
-        let row = killer.kill_at(*window).await?;
+        let row = killer.kill_at(window).await?;
         println!("{}", row.to_line(took));
         all.add(&row.figures);
     }
@@ -87,5 +87,7 @@ async fn kill_while(messages: usize, arguments: &Arguments) -> Result<bool> {
     let outcome = kill_at_random(Plan { rules: rules.unwrap_or_default(), ..plan }).await?;
     println!("kill -9 at random: {} kills, {} s", outcome.kills, outcome.took.as_secs());
     println!("{}\n{}", Figures::HEADING, outcome.figures);
+    outcome.rules.iter().for_each(|rule| println!("{rule}"));
+    ensure!(outcome.kills > 0, "all was said before the first kill: more messages are needed");
     Ok(outcome.figures.is_good())
 }

@@ -13,7 +13,7 @@ use super::figures::Figures;
 use super::people::People;
 use super::scene::Scene;
 use crate::bridge::Bridge;
-use crate::evil_hs::Rule;
+use crate::evil_hs::{Order, Rule};
 use crate::world::Program;
 
 /// Messages that one side is ahead of the other's client.
@@ -68,6 +68,8 @@ pub struct Outcome {
     pub took: Duration,
     /// What became of the messages.
     pub figures: Figures,
+    /// The rules of the homeserver, each with how often it was applied.
+    pub rules: Vec<String>,
 }
 
 /// Kills at random while messages flow.
@@ -77,7 +79,7 @@ pub struct Outcome {
 pub async fn kill_at_random(plan: Plan) -> Result<Outcome> {
     let Plan { messages, lives_ms, seed, rules } = plan;
     let mut scene = Scene::open("crash-random", Program::AsShipped).await?;
-    let _orders = scene.obey(rules);
+    let orders = scene.obey(rules);
     let (began, start) = (Instant::now(), scene.begin());
     let Scene { world, people, .. } = &mut scene;
     let all_sent = CancellationToken::new();
@@ -95,7 +97,8 @@ pub async fn kill_at_random(plan: Plan) -> Result<Outcome> {
     talked?;
     let within = ARRIVAL + ARRIVAL_OF_EACH * u32::try_from(messages)?;
     let figures = scene.count(&start, within).await?;
-    let outcome = Outcome { kills: kills?, took: began.elapsed(), figures };
+    let rules = orders.iter().map(Order::to_string).collect();
+    let outcome = Outcome { kills: kills?, took: began.elapsed(), figures, rules };
     scene.has_recorded()?;
     if outcome.figures.is_good() {
         scene.end().await?;

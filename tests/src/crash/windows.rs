@@ -97,6 +97,19 @@ pub const WINDOWS: &[Window] = &[
     Window { name: "W14", what: "a second process on the database", death: Death::Second },
 ];
 
+/// The windows of a name, or all of them.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn called(name: Option<&str>) -> Result<Vec<Window>> {
+    let Some(name) = name else { return Ok(WINDOWS.to_vec()) };
+    let called: Vec<_> = WINDOWS.iter().filter(|window| window.name == name).copied().collect();
+    let mut known: Vec<_> = WINDOWS.iter().map(|window| window.name).collect();
+    known.dedup();
+    ensure!(!called.is_empty(), "there is no window {name}, only {}", known.join(", "));
+    Ok(called)
+}
+
 /// A row of the table.
 #[derive(Debug)]
 pub struct Row {
@@ -233,5 +246,18 @@ impl Row {
         let Self { window, times, figures } = self;
         let seconds = took.elapsed().as_secs();
         format!("{:<5}{:<40}{times:>5} |{figures}   {seconds} s", window.name, window.what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_that_there_is_not_is_refused() {
+        assert_eq!(called(None).unwrap().len(), WINDOWS.len());
+        assert_eq!(called(Some("W7")).unwrap().len(), 1);
+        let refused = called(Some("W99")).unwrap_err().to_string();
+        assert!(refused.contains("no window W99") && refused.contains("W1, W2, "), "{refused}");
     }
 }

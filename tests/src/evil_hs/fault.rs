@@ -1,6 +1,7 @@
 //! What can go wrong between homeserver and bridge, and rules of it in a file.
 //!
-//! A file of rules is TOML; every `[[rule]]` is one, and the last that fits decides:
+//! A file of rules is TOML; every `[[rule]]` is one. Each counts the requests that fit it; where it is the turn of more
+//! than one, the last decides:
 //!
 //! ```toml
 //! [[rule]]
@@ -47,7 +48,7 @@ pub enum Fault {
     },
     /// It arrives twice, and the second answer is given.
     Duplicate,
-    /// It arrives behind the next one on its link, if one comes within a second.
+    /// It arrives when a later one on its link has been answered, if one is within a second.
     Overtaken,
 }
 
@@ -84,8 +85,7 @@ struct Book {
 impl Rule {
     /// Requests of a kind, with which something goes wrong. `path` fits when it stands anywhere in theirs.
     pub fn fault(link: Link, method: Option<Method>, path: &str, fault: Fault) -> Self {
-        let action = Action::Suffer(fault);
-        Self { link, method, path: path.to_owned(), action, every: 1, times: usize::MAX }
+        Self::for_all(link, method, path, Action::Suffer(fault))
     }
 
     /// Reads the rules of a file, in its order.

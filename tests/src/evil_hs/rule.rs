@@ -28,6 +28,8 @@ pub struct Rule {
     pub(super) method: Option<Method>,
     /// Fits when it stands anywhere in the path.
     pub(super) path: String,
+    /// What it must be besides; anything, when there is nothing.
+    pub(super) condition: Option<Condition>,
     pub(super) action: Action,
     /// Of the requests that fit, only every so manieth.
     pub(super) every: usize,
@@ -66,6 +68,15 @@ impl Action {
 
 /// Changes a body, and says whether it has.
 pub(super) struct Rewrite(Box<dyn Fn(&mut Value) -> bool + Send + Sync>);
+
+/// Says whether a request is one that the rule is about.
+pub(super) struct Condition(Box<dyn Fn(&Request) -> bool + Send + Sync>);
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Condition")
+    }
+}
 
 /// Says whether a body is one that the rule is about.
 pub(super) struct Wanted(Box<dyn Fn(&Value) -> bool + Send + Sync>);
@@ -156,18 +167,56 @@ impl Rule {
         Self { times, ..self }
     }
 
+    /// Only requests of which this is true besides.
+    pub fn only(self, is_it: impl Fn(&Request) -> bool + Send + Sync + 'static) -> Self {
+        Self { condition: Some(Condition(Box::new(is_it))), ..self }
+    }
+
+    /// Only requests that the bridge makes as this one of our users.
+    pub fn by(self, user: &str) -> Self {
+        let user = user.to_owned();
+        self.only(move |request| request.user.as_deref() == Some(&user))
+    }
+
     fn on_transactions(action: Action) -> Self {
         Self::new(Link::Push, Method::PUT, "/transactions/", action)
     }
 
     fn new(link: Link, method: Method, path: &str, action: Action) -> Self {
-        let (method, path) = (Some(method), path.to_owned());
-        Self { link, method, path, action, every: 1, times: usize::MAX }
+        Self::for_all(link, Some(method), path, action)
+    }
+
+    /// All requests of a kind.
+    pub(super) fn for_all(link: Link, method: Option<Method>, path: &str, action: Action) -> Self {
+        let path = path.to_owned();
+        Self { link, method, path, condition: None, action, every: 1, times: usize::MAX }
     }
 
     pub(super) fn fits(&self, request: &Request) -> bool {
         self.link == request.link
             && self.method.as_ref().is_none_or(|method| *method == request.method)
             && request.path.contains(&self.path)
+            && self.condition.as_ref().is_none_or(|condition| (condition.0)(request))
+    }
+}
+
+/// Which requests it is for, and what becomes of them.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { link, method, path, condition: _, action, every, times: _ } = self;
+        write!(f, "{link:?}")?;
+        if let Some(method) = method {
+            write!(f, " {method}")?;
+        }
+        if !path.is_empty() {
+            write!(f, " {path}")?;
+        }
+        if *every > 1 {
+            write!(f, ", one in {every}")?;
+        }
+        match action {
+            Action::Suffer(fault) => write!(f, ", {fault:?}"),
+            other => write!(f, ", {other:?}"),
+        }
     }
 }

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tests::evil_hs::{Fault, Link, Rule};
-use tests::{EvilHomeserver, Namespace, World};
+use tests::xmpp_server::DOMAIN;
+use tests::{Namespace, World};
 
 use crate::Chat;
 
@@ -95,13 +96,12 @@ impl Chat {
     }
 }
 
+/// The ghost of Bob, who has not written yet.
+fn bobs_ghost(world: &World) -> String {
+    world.ghost_of(&format!("bob@{DOMAIN}"))
+}
+
 /// A gateway before the homeserver that answers for it, as in the originals.
 fn gateway_timeout(method: axum::http::Method, path: &str) -> Rule {
     Rule::fault(Link::Client, Some(method), path, Fault::Fail { status: 504 })
-}
-
-/// The room keys under which a user of ours has sent into a room, one for each message.
-fn sessions_of(evil: &EvilHomeserver, room: &str, sender: &str) -> Vec<String> {
-    let sent = evil.sent_into(room).into_iter().filter(|sent| sent.sender == sender);
-    sent.filter_map(|sent| sent.session().map(str::to_owned)).collect()
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
-use tests::evil_hs::EvilHomeserver;
 use tests::xmpp_server::COMPONENT;
 use tests::{Namespace, World};
 
@@ -71,12 +70,6 @@ impl Chat {
     }
 }
 
-/// The room keys of the ghost's messages that have gone to the homeserver, in order.
-fn ghosts_messages(evil: &EvilHomeserver, chat: &Chat) -> Vec<String> {
-    let sent = evil.sent_into(&chat.room).into_iter().filter(|sent| sent.sender == chat.ghost());
-    sent.filter_map(|sent| sent.session().map(str::to_owned)).collect()
-}
-
 #[tokio::test]
 async fn a_contacts_distrust_holds_both_directions_and_trust_releases_them_in_order() -> Result<()>
 {
@@ -93,7 +86,7 @@ async fn a_contacts_distrust_holds_both_directions_and_trust_releases_them_in_or
     assert_eq!(taken, 0);
 
     chat.bob_distrusts_alice().await?;
-    let before = ghosts_messages(&evil, &chat);
+    let before = chat.ghosts_room_keys(&evil);
     for body in ["One", "Two"] {
         chat.alice.send(&chat.room, body).await?;
         chat.bob_writes(&format!("{body} to you")).await?;
@@ -113,7 +106,7 @@ async fn a_contacts_distrust_holds_both_directions_and_trust_releases_them_in_or
     chat.bridge_tells_bob("⚠️ You have distrusted them, on 20").await?;
 
     let to_bob = chat.bob.texts_from(&jid).len() - 1;
-    let to_alice = ghosts_messages(&evil, &chat).len() - before.len();
+    let to_alice = chat.ghosts_room_keys(&evil).len() - before.len();
     let told_bob = chat.bob.texts_from(COMPONENT);
     let told_bob = told_bob.iter().filter(|text| text.starts_with("You have distrusted")).count();
     let told_alice = times_said(&chat, "has distrusted your encryption identity");
@@ -131,7 +124,7 @@ async fn a_contacts_distrust_holds_both_directions_and_trust_releases_them_in_or
     assert_eq!(chat.bob.texts_from(&jid), ["Hello", "One", "Two"]);
     let shown = texts_of(&chat.alice, &ghost);
     assert_eq!(shown, ["Hello to you", "One to you", "Two to you"]);
-    let after = ghosts_messages(&evil, &chat).split_off(before.len());
+    let after = chat.ghosts_room_keys(&evil).split_off(before.len());
     ensure!(
         after.iter().all(|session| !before.contains(session)),
         "a room key from before is used"

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use tests::journal::SOON;
 use tests::omemo::{Device, Received};
 use tests::xmpp_server::COMPONENT;
-use tests::{ElementUser, Namespace, OmemoUser, World};
+use tests::{ElementUser, Namespace, World};
 
-use crate::Chat;
+use crate::{Chat, bridge_tells};
 
 /// As long as a message waits when the configuration says nothing else.
 const HOLD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -18,12 +17,6 @@ async fn a_week_passes(world: &mut World) -> Result<()> {
     world.bridge.stop().await?;
     world.bridge.age_what_waits(HOLD).await?;
     world.bridge.run().await
-}
-
-/// Waits until the bridge itself tells somebody on XMPP something with these words.
-async fn bridge_tells(bob: &OmemoUser, words: &str) -> Result<Received> {
-    let is_it = |message: &Received| message.sender == COMPONENT && message.body.contains(words);
-    bob.message_where(SOON, is_it).await
 }
 
 fn count_told(messages: &[Received], words: &str) -> usize {

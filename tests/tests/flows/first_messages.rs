@@ -46,10 +46,8 @@ async fn both_sides_are_told_once_that_a_bridge_reads_along() -> Result<()> {
     alice.send(room, "one").await?;
     bob.receives("one").await?;
     chat.bot_tells_alice("bridge").await?;
-    let notice = bob.message_where(tests::journal::SOON, |message| {
-        message.sender == tests::xmpp_server::COMPONENT && message.body.contains("bridge")
-    });
-    assert!(notice.await?.namespace.is_some(), "the notice was not encrypted");
+    let notice = chat.bridge_tells_bob("bridge").await?;
+    assert!(notice.namespace.is_some(), "the notice was not encrypted");
     alice.send(room, "two").await?;
     bob.receives("two").await?;
     let from_bridge = |sender: &str| sender == tests::xmpp_server::COMPONENT;

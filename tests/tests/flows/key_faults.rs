@@ -32,12 +32,8 @@ fn next_number(evil: &EvilHomeserver, ghost: &str) -> Result<u64> {
 
 /// Somebody whose client has no session with Bob's ghost writes to it and is answered.
 async fn meets_bob(person: &ElementUser, chat: &Chat, name: &str) -> Result<()> {
-    let ghost = chat.ghost();
-    let room = person.create_chat_with(&ghost).await?;
-    person.sees_join(&room, &ghost).await?;
-    let (question, answer) = (format!("I am {name}"), format!("Hello {name}"));
-    person.send(&room, &question).await?;
-    chat.bob.receives_within(&question, PATIENCE).await?;
+    chat.newcomer_writes(person, &format!("I am {name}")).await?;
+    let answer = format!("Hello {name}");
     let to = chat.world.jid_of(person.user_id());
     chat.bob.send(&to, &answer, Namespace::Omemo2).await?;
     person.receives_within(&answer, PATIENCE).await.map(drop)
@@ -78,7 +74,7 @@ async fn one_time_keys_whose_ids_are_taken_are_given_up_and_new_ones_made() -> R
         (since.iter().filter(|it| is_upload(it, &ghost)).count(), claims.count())
     });
     let left = account.one_time_keys().await?;
-    let told = chat.world.bridge.files_containing("matrix.keys.given_up")?.len();
+    let told = chat.world.bridge.times_logged("matrix.keys.given_up")?;
     let unreadable = chat.bob.undecryptable()
         + [&chat.alice, &carol, &dave]
             .iter()
@@ -126,7 +122,7 @@ async fn a_device_that_the_homeserver_has_ended_is_replaced() -> Result<()> {
         });
         all.get(begun.unwrap_or_default()..).unwrap_or_default().iter().filter(as_old).count()
     });
-    let told = chat.world.bridge.files_containing("matrix.device.replaced")?.len();
+    let told = chat.world.bridge.times_logged("matrix.device.replaced")?;
     let failures = chat.alice.messages().iter().filter(|it| it.failure.is_some()).count();
     println!(
         "safety: ended_device: 4 of 4 messages after it, {failures} undecryptable, {unknown} requests as the old device \

@@ -23,6 +23,8 @@ const ARRIVAL: Duration = Duration::from_secs(900);
 /// How long an outage lasts: `cargo xtask safety` asks for minutes, by this variable, in seconds.
 const OUTAGE_SECONDS: &str = "GEPHYRA_OUTAGE_SECONDS";
 
+const HOUR_MS: i64 = 60 * 60 * 1000;
+
 fn outage() -> Result<Duration> {
     let seconds = env::var(OUTAGE_SECONDS).ok().map_or(Ok(20), |seconds| seconds.parse())?;
     Ok(Duration::from_secs(seconds))
@@ -38,7 +40,7 @@ async fn postgresql_that_is_away_costs_no_message() -> Result<()> {
     let outage = outage()?;
     let away = async {
         server.stop().await?;
-        sleep(outage).await;
+        carries_next_to_nothing(&scene.people, outage).await?;
         server.start_again().await
     };
     scene.people.talk_while(away).await?;
@@ -60,15 +62,10 @@ async fn a_full_disk_costs_no_message() -> Result<()> {
     let outage = outage()?;
     let Scene { world, people, .. } = &scene;
     let process = world.bridge.pid();
-    let (written, shown) = (people.sent_by_alice(), people.look(|seen| seen.at_bob.len()));
     let full = async {
         world.bridge.limit_files(Room::None).await?;
-        sleep(outage).await;
-        let written = people.sent_by_alice() - written;
-        let shown = people.look(|seen| seen.at_bob.len()) - shown;
-        world.bridge.limit_files(Room::Plenty).await?;
-        ensure!(shown < written / 2, "{shown} of {written} were carried: the disk was not full");
-        Ok(())
+        carries_next_to_nothing(people, outage).await?;
+        world.bridge.limit_files(Room::Plenty).await
     };
     people.talk_while(full).await?;
     let figures = count(&mut scene, &start).await?;
@@ -98,16 +95,22 @@ async fn a_clock_that_jumps_a_day_each_way_costs_no_message() -> Result<()> {
     let setting = Setting { environment, ..Setting::default() };
     let mut scene = Scene::open_in("clock-jumps", setting).await?;
     let start = scene.begin();
+    let bridge = &scene.world.bridge;
     let jumps = async {
-        for offset in ["+1d", "-1d", "+0"] {
+        for (offset, days) in [("+1d", 1), ("-1d", -2), ("+0", 1)] {
+            let before_ms = bridge.newest_event_ms().await?;
             set(offset)?;
             carries(&scene.people, 10).await?;
+            let jumped_ms = bridge.newest_event_ms().await? - before_ms;
+            // Ten messages take some time as well.
+            let is_seen = (0..HOUR_MS).contains(&(jumped_ms - days * 24 * HOUR_MS));
+            ensure!(is_seen, "{offset}: the bridge's clock went on by {jumped_ms} ms");
         }
         Ok(())
     };
     scene.people.talk_while(jumps).await?;
     let figures = count(&mut scene, &start).await?;
-    println!("safety: clock_jumps: 3 jumps, {}", said(&figures));
+    println!("safety: clock_jumps: 3 jumps, each seen by the bridge, {}", said(&figures));
     scene.end().await?;
     Ok(std::fs::remove_dir_all(dir)?)
 }
@@ -166,6 +169,16 @@ async fn carries(people: &People, more: usize) -> Result<()> {
         }
     };
     timeout(SOON, carried).await.context("nothing is carried any more")
+}
+
+/// Lets so much time pass. Of what Alice writes meanwhile less than half may reach Bob: what is missing is missing.
+async fn carries_next_to_nothing(people: &People, outage: Duration) -> Result<()> {
+    let now = || (people.sent_by_alice(), people.look(|seen| seen.at_bob.len()));
+    let (written, shown) = now();
+    sleep(outage).await;
+    let (written, shown) = (now().0 - written, now().1 - shown);
+    ensure!(shown < written / 2, "{shown} of {written} were carried: nothing was missing");
+    Ok(())
 }
 
 /// Waits until everything has arrived and counts; all that must be zero is.

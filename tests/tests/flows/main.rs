@@ -34,8 +34,11 @@ mod verification;
 mod withheld;
 mod xmpp_faults;
 
-use anyhow::Result;
-use tests::{ElementUser, OmemoUser, World};
+use anyhow::{Context, Result};
+use tests::journal::SOON;
+use tests::omemo::Received;
+use tests::xmpp_server::COMPONENT;
+use tests::{ElementUser, EvilHomeserver, OmemoUser, World};
 
 /// Alice on Element and Bob on an OMEMO client, in a chat that Alice opened.
 struct Chat {
@@ -73,7 +76,30 @@ impl Chat {
         self.alice.hears(&self.world.bridge.bot(), words).await.map(drop)
     }
 
+    /// Somebody new writes to Bob's ghost, with which their client has no session.
+    async fn newcomer_writes(&self, person: &ElementUser, text: &str) -> Result<()> {
+        let ghost = self.ghost();
+        let room = person.create_chat_with(&ghost).await?;
+        person.sees_join(&room, &ghost).await?;
+        person.send(&room, text).await?;
+        self.bob.receives_within(text, SOON * 2).await.map(drop)
+    }
+
+    /// The room keys under which Bob's ghost has sent into the room, one for each message.
+    fn ghosts_room_keys(&self, evil: &EvilHomeserver) -> Vec<String> {
+        let ghost = self.ghost();
+        let sent = evil.sent_into(&self.room).into_iter().filter(|sent| sent.sender == ghost);
+        sent.filter_map(|sent| sent.session().map(str::to_owned)).collect()
+    }
+
     async fn end(self) -> Result<()> {
         self.world.end().await
     }
+}
+
+/// Waits until the bridge itself says something to somebody on XMPP that contains these words.
+async fn bridge_tells(contact: &OmemoUser, words: &str) -> Result<Received> {
+    let says = |it: &Received| it.sender == COMPONENT && it.body.contains(words);
+    let waited = contact.message_where(SOON, says).await;
+    waited.with_context(|| format!("the bridge did not say `{words}` to {}", contact.jid()))
 }

@@ -17,7 +17,7 @@ async fn the_bot_opens_a_chat() -> Result<()> {
     alice.send(&room, "version").await?;
     alice.hears(&bot, "0.1.0").await?;
     alice.send(&room, "chat not an address").await?;
-    alice.hears(&bot, "chat <").await?;
+    alice.hears(&bot, "Usage: chat").await?;
 
     alice.send(&room, &format!("chat {}", bob.jid())).await?;
     let invitation = alice.invitation_from(&world.ghost_of(bob.jid())).await?;

@@ -7,7 +7,7 @@ use tests::omemo::{Device, Received};
 use tests::xmpp_server::COMPONENT;
 use tests::{ElementUser, Namespace, Shield, World};
 
-use crate::Chat;
+use crate::{Chat, bridge_tells};
 
 impl Chat {
     pub(super) fn ghost(&self) -> String {
@@ -26,9 +26,7 @@ impl Chat {
 
     /// Waits until the bridge itself says something to Bob that contains these words.
     pub(super) async fn bridge_tells_bob(&self, words: &str) -> Result<Received> {
-        let says = |it: &Received| it.sender == COMPONENT && it.body.contains(words);
-        let waited = self.bob.message_where(SOON, says).await;
-        waited.with_context(|| format!("the bridge did not say `{words}` to Bob"))
+        bridge_tells(&self.bob, words).await
     }
 
     pub(super) async fn bob_answers(&self, word: &str) -> Result<()> {

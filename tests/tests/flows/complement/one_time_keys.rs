@@ -3,10 +3,10 @@
 use anyhow::{Result, ensure};
 use axum::http::Method;
 use serde_json::Value;
+use tests::World;
 use tests::evil_hs::Request;
-use tests::{ElementUser, World};
 
-use super::{PATIENCE, gateway_timeout};
+use super::{PATIENCE, bobs_ghost, gateway_timeout};
 use crate::Chat;
 
 /// Whether a user of ours publishes one-time keys with this request.
@@ -15,15 +15,6 @@ pub(super) fn publishes_one_time_keys(request: &Request, user: &str) -> bool {
     request.path.ends_with("/keys/upload")
         && request.user.as_deref() == Some(user)
         && keys.is_some_and(|keys| !keys.is_empty())
-}
-
-/// Somebody new writes to Bob's ghost, with which their client has no session.
-async fn writes_to_bob(person: &ElementUser, chat: &Chat, text: &str) -> Result<()> {
-    let ghost = chat.ghost();
-    let room = person.create_chat_with(&ghost).await?;
-    person.sees_join(&room, &ghost).await?;
-    person.send(&room, text).await?;
-    chat.bob.receives_within(text, PATIENCE).await.map(drop)
 }
 
 #[tokio::test]
@@ -40,8 +31,8 @@ async fn fallback_key_is_used_if_one_time_keys_run_out() -> Result<()> {
     let taken = account.claim_all().await?;
     let fallback = account.claim().await?;
     ensure!(fallback.is_fallback, "there was another one-time key");
-    writes_to_bob(&carol, &chat, "From Carol").await?;
-    writes_to_bob(&dave, &chat, "From Dave").await?;
+    chat.newcomer_writes(&carol, "From Carol").await?;
+    chat.newcomer_writes(&dave, "From Dave").await?;
     ensure!(account.one_time_keys().await? == 0, "keys were published although that was blocked");
     let seen = evil.requests().len();
     drop(blocked);
@@ -62,7 +53,8 @@ async fn fallback_key_is_used_if_one_time_keys_run_out() -> Result<()> {
 #[tokio::test]
 async fn failed_one_time_key_upload_retries() -> Result<()> {
     let (world, evil) = World::start_with_evil_homeserver("key-upload-retries").await?;
-    let failing = evil.obey(gateway_timeout(Method::POST, "/keys/upload").times(2));
+    let failing = gateway_timeout(Method::POST, "/keys/upload").by(&bobs_ghost(&world)).times(2);
+    let failing = evil.obey(failing);
     let chat = Chat::that_bob_begins(world, "First").await?;
     let account = chat.world.account_of(&chat.ghost()).await?;
     ensure!(!account.claim().await?.is_fallback, "the ghost has no one-time keys");
@@ -77,7 +69,8 @@ async fn failed_one_time_key_upload_retries() -> Result<()> {
 #[tokio::test]
 async fn failed_keys_claim_retries() -> Result<()> {
     let (world, evil) = World::start_with_evil_homeserver("keys-claim-retries").await?;
-    let failing = evil.obey(gateway_timeout(Method::POST, "/keys/claim").times(2));
+    let failing = gateway_timeout(Method::POST, "/keys/claim").by(&bobs_ghost(&world)).times(2);
+    let failing = evil.obey(failing);
     let chat = Chat::that_bob_begins(world, "First").await?;
     ensure!(failing.times_applied() == 2);
     let outcome = chat.ends_well(&[], &["First"]).await?;
@@ -88,7 +81,8 @@ async fn failed_keys_claim_retries() -> Result<()> {
 #[tokio::test]
 async fn failed_device_key_download_retries() -> Result<()> {
     let (world, evil) = World::start_with_evil_homeserver("keys-query-retries").await?;
-    let failing = evil.obey(gateway_timeout(Method::POST, "/keys/query").times(4));
+    let failing = gateway_timeout(Method::POST, "/keys/query").by(&bobs_ghost(&world)).times(4);
+    let failing = evil.obey(failing);
     let chat = Chat::that_bob_begins(world, "First").await?;
     ensure!(failing.times_applied() == 4);
     let outcome = chat.ends_well(&[], &["First"]).await?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use tests::Namespace;
 
-use super::{PATIENCE, sessions_of};
+use super::PATIENCE;
 use crate::Chat;
 
 /// What a room key carries at most (`e2ee::matrix`).
@@ -22,7 +22,7 @@ async fn room_key_is_cycled_after_enough_messages() -> Result<()> {
         chat.alice.receives_within(text, PATIENCE).await?;
     }
     let mut uses = BTreeMap::<_, usize>::new();
-    for session in sessions_of(&evil, &chat.room, &chat.ghost()) {
+    for session in chat.ghosts_room_keys(&evil) {
         *uses.entry(session).or_default() += 1;
     }
     let most = uses.values().copied().max().unwrap_or_default();
@@ -51,7 +51,7 @@ async fn room_key_is_not_cycled_on_client_restart() -> Result<()> {
     chat.bob.send(&to, "After a kill", Namespace::Omemo2).await?;
     chat.alice.receives_within("After a kill", PATIENCE).await?;
 
-    let sessions = sessions_of(&evil, &chat.room, &chat.ghost());
+    let sessions = chat.ghosts_room_keys(&evil);
     ensure!(sessions.len() == 3, "{} messages of the ghost", sessions.len());
     let new = sessions.windows(2).filter(|pair| pair.first() != pair.last()).count();
     let outcome = chat.ends_well(&[], &["Before", "After a stop", "After a kill"]).await?;

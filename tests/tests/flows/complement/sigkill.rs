@@ -15,7 +15,7 @@ async fn die_at(story: &str, method: Method, path: &str) -> Result<(Chat, EvilHo
     let alice = world.element_user("alice").await?;
     let bob = world.omemo_user("bob").await?;
     let mut chat = Chat { world, alice, bob, room: String::new() };
-    let held = evil.obey(Rule::hold_answers(method, path, |_| true));
+    let held = evil.obey(Rule::hold_answers(method, path, |_| true).by(&chat.ghost()));
     chat.bob.send(&chat.alices_jid(), "First", Namespace::Omemo2).await?;
     held.applied(1).await?;
     chat.world.bridge.kill().await?;
@@ -45,7 +45,8 @@ async fn dies_once(story: &str, method: Method, path: &str) -> Result<String> {
 async fn sigkill_before_keys_upload_response() -> Result<()> {
     let (mut chat, evil) = die_at("keys_upload_killed", Method::POST, "/keys/upload").await?;
     let account = chat.world.account_of(&chat.ghost()).await?;
-    let held = evil.obey(Rule::hold_answers(Method::POST, "/keys/upload", |_| true));
+    let upload = Rule::hold_answers(Method::POST, "/keys/upload", |_| true);
+    let held = evil.obey(upload.by(&chat.ghost()));
     ensure!(!account.claim().await?.is_fallback, "the ghost has no one-time keys");
     // What Alice writes lets the ghost look after its keys.
     chat.alice.send(&chat.room, "A key is missing").await?;

@@ -13,7 +13,7 @@ use crate::Chat;
 const TRIES: usize = 8;
 
 /// More than a homeserver gives out at once.
-const MANY: usize = 120;
+const MANY: usize = 105;
 
 fn has_messages(sync: &Value) -> bool {
     sync.pointer("/to_device/events").and_then(Value::as_array).is_some_and(|all| !all.is_empty())
@@ -22,7 +22,7 @@ fn has_messages(sync: &Value) -> bool {
 #[tokio::test]
 async fn client_retries_send_to_device() -> Result<()> {
     let (chat, evil) = Chat::open_under_an_evil_homeserver("retries-send-to-device").await?;
-    let failing = gateway_timeout(Method::PUT, "/sendToDevice/").times(TRIES);
+    let failing = gateway_timeout(Method::PUT, "/sendToDevice/").by(&chat.ghost()).times(TRIES);
     let failing = evil.obey(failing);
     chat.bob.send(&chat.alices_jid(), "Hello world!", Namespace::Omemo2).await?;
     failing.applied(TRIES).await?;
@@ -37,7 +37,8 @@ async fn unprocessed_to_device_messages_arent_lost_on_restart() -> Result<()> {
     let (mut chat, evil) = Chat::open_under_an_evil_homeserver("unprocessed-to-device").await?;
     chat.alice.send(&chat.room, "Before").await?;
     chat.bob.receives("Before").await?;
-    let held = evil.obey(Rule::hold_answers(Method::GET, "/sync", has_messages));
+    let sync = Rule::hold_answers(Method::GET, "/sync", has_messages);
+    let held = evil.obey(sync.by(&chat.ghost()));
     chat.alice.discard_room_key(&chat.room).await?;
     chat.alice.send(&chat.room, "Under a new room key").await?;
     held.applied(1).await?;
@@ -52,16 +53,22 @@ async fn unprocessed_to_device_messages_arent_lost_on_restart() -> Result<()> {
     chat.end().await
 }
 
-/// Each message is under a room key of its own, and all keys wait while the ghost cannot sync.
+/// Each message is under a room key of its own, and all keys wait while the ghost cannot sync. The bridge is given the
+/// messages when all are written, because it waits a minute for a key and no longer.
 #[tokio::test]
 async fn to_device_messages_are_processed_in_order() -> Result<()> {
     let (chat, evil) = Chat::open_under_an_evil_homeserver("to-device-in-order").await?;
-    let blocked = evil.obey(gateway_timeout(Method::GET, "/sync"));
+    let blocked = evil.obey(gateway_timeout(Method::GET, "/sync").by(&chat.ghost()));
+    let held = evil.obey(Rule::hold_transactions());
     let texts: Vec<_> = (0..MANY).map(|number| format!("Message {number}")).collect();
+    let mut last = String::new();
     for text in &texts {
         chat.alice.discard_room_key(&chat.room).await?;
-        chat.alice.send(&chat.room, text).await?;
+        last = chat.alice.send(&chat.room, text).await?;
     }
+    held.applied(1).await?;
+    drop(held);
+    evil.pushed_event(&last).await?;
     blocked.applied(1).await?;
     drop(blocked);
     for text in &texts {
@@ -86,7 +93,7 @@ async fn to_device_messages_arent_lost_when_keys_query_fails() -> Result<()> {
     chat.alice.send(&chat.room, "From the first device").await?;
     chat.bob.receives("From the first device").await?;
 
-    let blocked = evil.obey(gateway_timeout(Method::POST, "/keys/query"));
+    let blocked = evil.obey(gateway_timeout(Method::POST, "/keys/query").by(&chat.ghost()));
     let account = chat.alice.account();
     let second =
         ElementUser::log_in(&chat.world.homeserver, account, "second", chat.world.dir()).await?;

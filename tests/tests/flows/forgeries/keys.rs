@@ -196,7 +196,7 @@ async fn a_device_that_logs_out_is_followed_by_a_new_room_key() -> Result<()> {
     bob.send(&chat.alices_jid(), "To the first only", Namespace::Omemo2).await?;
     alice.receives("To the first only").await?;
 
-    let sessions = sessions_of_messages(&evil, &chat).await?;
+    let sessions = chat.ghosts_room_keys(&evil);
     let [first, again, after] = sessions.as_slice() else {
         anyhow::bail!("{} messages of the ghost", sessions.len());
     };
@@ -207,18 +207,4 @@ async fn a_device_that_logs_out_is_followed_by_a_new_room_key() -> Result<()> {
     assert_eq!(first, again, "nothing had changed");
     assert_ne!(again, after, "the old room key was used for a device less");
     chat.end().await
-}
-
-/// The room key of each message of the ghost, in order.
-async fn sessions_of_messages(evil: &EvilHomeserver, chat: &Chat) -> Result<Vec<String>> {
-    let ghost = chat.world.ghost_of(chat.bob.jid());
-    let shown: Vec<_> =
-        chat.alice.messages().into_iter().filter(|message| message.sender == ghost).collect();
-    let mut sessions = Vec::new();
-    for message in shown {
-        let event = evil.pushed_event(&message.event_id).await?;
-        let session = event.pointer("/content/session_id").and_then(Value::as_str);
-        sessions.push(session.context("no Megolm session")?.to_owned());
-    }
-    Ok(sessions)
 }

@@ -70,7 +70,8 @@ async fn a_command_in_the_clear_is_not_obeyed_where_commands_were_encrypted() ->
         denied.applied(1).await?;
     }
     alice.send(&room, "chat not an address").await?;
-    alice.hears(&bot, "chat <").await?;
+    // Help names the command too.
+    alice.hears(&bot, "Usage: chat").await?;
     let answers = alice
         .messages()
         .into_iter()
