@@ -200,16 +200,6 @@ impl App {
     }
 }
 
-fn matrix_client(config: &Config) -> Result<MatrixClient, AppError> {
-    let http = reqwest::Client::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(AppError::Http)?;
-    let as_token = Zeroizing::new(config.registration.as_token.expose().to_owned());
-    Ok(MatrixClient::new(http, &config.homeserver.url, as_token))
-}
-
 /// Makes the bot ready and takes up what an earlier run has left, as soon as the homeserver is
 /// there.
 async fn start_matrix(hub: &Hub, outbox: &Outbox, devices: &Arc<Devices>) {
