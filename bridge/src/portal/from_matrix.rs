@@ -26,8 +26,8 @@ use crate::{
     store::{InboxEvent, InboxId, Portal, RoomEncryption},
 };
 
-/// Rows looked at in one go.
-const BATCH: u32 = 500;
+/// Rows looked at in one go: one may have 64 KiB, and the queues of many rooms work at the same time.
+const BATCH: u32 = 50;
 
 /// When a message that the other network could not take is tried again at first.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
@@ -270,6 +270,10 @@ impl Hub {
             }
             self.tell_identity_changed(portal).await?;
             return Ok(Step::Wait(LOOK_AGAIN));
+        }
+        if message.new_identity_waits {
+            // The room key is from before: what it opens is the person's, as it was.
+            self.tell_identity_changed(portal).await?;
         }
         self.send_to_contact(row, portal, message).await
     }

@@ -19,6 +19,8 @@ pub(super) struct Message {
     pub trust: Option<SenderTrust>,
     /// The public master key behind it.
     pub identity: Option<String>,
+    /// Whether its sender presents another identity than the pinned one now.
+    pub new_identity_waits: bool,
 }
 
 impl Hub {
@@ -66,6 +68,7 @@ pub(super) fn plain_message(row: &InboxEvent) -> Option<Message> {
         security: LegSecurity::Plaintext,
         trust: None,
         identity: None,
+        new_identity_waits: false,
     })
 }
 
@@ -82,6 +85,7 @@ fn message_of(decrypted: Decrypted) -> Message {
         security: LegSecurity::Encrypted { identity },
         trust: Some(decrypted.sender_trust),
         identity: decrypted.identity,
+        new_identity_waits: decrypted.new_identity_waits,
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::{
     device::Device,
-    sender_trust::{SenderTrust, Signer},
+    sender_trust::{Judgement, SenderTrust, Signer},
 };
 use crate::{
     matrix::{DecryptError, MatrixError},
@@ -30,6 +30,8 @@ pub struct Decrypted {
     /// The public master key behind the event, in unpadded base64; `None` when its device was not
     /// signed, or by an identity of the past.
     pub identity: Option<String>,
+    /// Whether the sender presents another identity than the pinned one now, which waits for approval.
+    pub new_identity_waits: bool,
 }
 
 /// A pin that was set a moment ago is gone.
@@ -63,14 +65,15 @@ impl Device {
             }
             Err(error) => return Err(error.into()),
         };
-        let (sender_trust, identity) = self.judge(&machine, &opened).await?;
+        let judgement = self.judge(&machine, &opened).await?;
         self.guard_against_replay(room, &opened).await?;
         Ok(Decrypted {
             event_type: opened.event_type,
             content: Value::Object(opened.content),
             sender: opened.sender,
-            sender_trust,
-            identity,
+            sender_trust: judgement.trust,
+            identity: judgement.identity,
+            new_identity_waits: judgement.new_identity_waits,
         })
     }
 
@@ -92,25 +95,25 @@ impl Device {
         Ok(())
     }
 
-    /// How far the sender can be trusted, and the identity that this is about.
+    /// How far the sender can be trusted.
     async fn judge(
         &self,
         machine: &Machine,
         opened: &DecryptedEvent,
-    ) -> Result<(SenderTrust, Option<String>), DecryptError> {
+    ) -> Result<Judgement, DecryptError> {
         let signer = match &opened.trust {
             MachineTrust::Signed { master_key, master_key_now, is_verified } => Signer {
                 master_key,
                 master_key_now: master_key_now.as_deref(),
                 is_verified: *is_verified,
             },
-            MachineTrust::Unsigned => return Ok((SenderTrust::UnsignedDevice, None)),
+            MachineTrust::Unsigned => return Ok(Judgement::UNSIGNED),
             // Nothing ties its room key to the sender. It may be tied yet, so it waits for that
             // like for the key itself.
             MachineTrust::Unknown => return Err(DecryptError::MissingRoomKey { withheld: None }),
         };
         let mut pin = self.find_pin(&opened.sender).await?;
-        if pin.as_ref().is_none_or(|pin| !signer.is(&pin.master_key)) {
+        if pin.as_ref().is_none_or(|pin| signer.is_news_to(pin)) {
             pin = self.check_pin(machine, &opened.sender, signer.master_key, pin).await?;
         }
         Ok(signer.judge(pin.ok_or(MatrixError::Store(NO_PIN))?))

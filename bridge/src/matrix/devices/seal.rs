@@ -126,22 +126,16 @@ impl Device {
         readers: &BTreeSet<OwnedUserId>,
         exchange: &Exchange,
     ) -> Result<IdentityTrust, EncryptError> {
-        let (mut with_device, mut all_answered) = (false, true);
-        let mut known = IdentityTrust::Verified;
-        for reader in readers {
-            let recipient = machine.recipient(reader).await?;
-            if recipient.signed_devices == 0 {
-                all_answered &= !Self::is_silent(exchange, reader);
-            } else {
-                with_device = true;
-            }
-            known = known.and(self.check_identity(machine, &recipient).await?);
+        let mut known = Vec::new();
+        for user in readers {
+            let recipient = machine.recipient(user).await?;
+            known.push(Reader {
+                has_signed_device: recipient.signed_devices > 0,
+                is_silent: Self::is_silent(exchange, user),
+                identity: self.check_identity(machine, &recipient).await?,
+            });
         }
-        match (with_device, all_answered) {
-            (true, _) => Ok(known),
-            (false, true) => Err(EncryptError::NoSignedDevice),
-            (false, false) => Err(MatrixError::NobodyReachable.into()),
-        }
+        together(&known)
     }
 
     /// The pins of the bridge decide; the machine's own memory of identities follows them.
@@ -181,6 +175,27 @@ impl Device {
     }
 }
 
+/// What is known of one who is to read an event.
+#[derive(Clone, Copy)]
+struct Reader {
+    has_signed_device: bool,
+    /// Their server did not say what devices they have.
+    is_silent: bool,
+    identity: IdentityTrust,
+}
+
+/// What is known of the identities of all readers, of whom one at least must be able to read.
+fn together(readers: &[Reader]) -> Result<IdentityTrust, EncryptError> {
+    if readers.iter().any(|reader| reader.has_signed_device) {
+        let identities = readers.iter().map(|reader| reader.identity);
+        return Ok(identities.fold(IdentityTrust::Verified, IdentityTrust::and));
+    }
+    if readers.iter().any(|reader| reader.is_silent) {
+        return Err(MatrixError::NobodyReachable.into());
+    }
+    Err(EncryptError::NoSignedDevice)
+}
+
 impl Shared {
     /// Whether a user presents the pinned identity; the first one is pinned.
     async fn presents_pin(&self, user: &UserId, master_key: &str) -> Result<bool, MatrixError> {
@@ -217,4 +232,35 @@ async fn ensure_reachable(
         }
     }
     Err(MatrixError::NobodyReachable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader(has_signed_device: bool, is_silent: bool, identity: IdentityTrust) -> Reader {
+        Reader { has_signed_device, is_silent, identity }
+    }
+
+    #[test]
+    fn somebody_must_have_a_signed_device_and_the_least_known_identity_counts() {
+        use IdentityTrust::{Pinned, Unknown, Verified};
+        let known = |readers: &[Reader]| together(readers).ok();
+        let verified = reader(true, false, Verified);
+        assert_eq!(known(&[verified]), Some(Verified));
+        assert_eq!(known(&[verified, reader(true, false, Pinned)]), Some(Pinned));
+        assert_eq!(known(&[reader(false, false, Unknown), verified]), Some(Unknown));
+        assert_eq!(known(&[verified, reader(false, true, Pinned)]), Some(Pinned));
+    }
+
+    #[test]
+    fn a_server_that_is_silent_is_not_taken_for_a_person_without_devices() {
+        let nobody = reader(false, false, IdentityTrust::Unknown);
+        let unasked = reader(false, true, IdentityTrust::Unknown);
+        assert!(matches!(together(&[nobody, nobody]), Err(EncryptError::NoSignedDevice)));
+        for readers in [[unasked, nobody], [nobody, unasked], [unasked, unasked]] {
+            let answer = together(&readers);
+            assert!(matches!(answer, Err(EncryptError::Device(MatrixError::NobodyReachable))));
+        }
+    }
 }

@@ -17,6 +17,22 @@ pub enum SenderTrust {
     UnsignedDevice,
 }
 
+/// What is known of the sender of an event.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Judgement {
+    pub trust: SenderTrust,
+    /// The public master key that this is about, in unpadded base64.
+    pub identity: Option<String>,
+    /// Whether the sender presents another identity than the pinned one now.
+    pub new_identity_waits: bool,
+}
+
+impl Judgement {
+    /// Of an event from a device that its owner has not signed.
+    pub const UNSIGNED: Self =
+        Self { trust: SenderTrust::UnsignedDevice, identity: None, new_identity_waits: false };
+}
+
 /// Who has signed the device behind an event. Master keys are public, in unpadded base64.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Signer<'e> {
@@ -34,10 +50,17 @@ impl Signer<'_> {
         master_key == self.master_key || Some(master_key) == self.master_key_now
     }
 
-    /// How far the sender can be trusted, and the identity that this is about.
-    pub fn judge(&self, pin: Pin) -> (SenderTrust, Option<String>) {
+    /// Whether the pin may be older than what stands behind the event: it is to be compared with the identity that
+    /// the sender presents now.
+    pub fn is_news_to(&self, pin: &Pin) -> bool {
+        !self.is(&pin.master_key) || self.master_key_now.is_some_and(|now| now != pin.presented())
+    }
+
+    /// How far the sender can be trusted.
+    pub fn judge(&self, pin: Pin) -> Judgement {
+        let new_identity_waits = matches!(pin.state, PinState::Changed { .. });
         let Pin { master_key: pinned, state, .. } = pin;
-        match state {
+        let (trust, identity) = match state {
             _ if pinned == self.master_key && self.is_verified => {
                 (SenderTrust::Verified, Some(pinned))
             }
@@ -46,7 +69,8 @@ impl Signer<'_> {
                 (SenderTrust::Changed, Some(new_master_key))
             }
             PinState::Changed { .. } | PinState::Pinned => (SenderTrust::Outdated, None),
-        }
+        };
+        Judgement { trust, identity, new_identity_waits }
     }
 }
 
@@ -85,8 +109,26 @@ mod tests {
             ("C", Some("D"), true, pin("A", Some("B")), Outdated, None),
         ] {
             let signer = Signer { master_key: then, master_key_now: now, is_verified };
-            let expected = (trust, about.map(str::to_owned));
+            let new_identity_waits = pin.presented() != pin.master_key;
+            let identity = about.map(str::to_owned);
+            let expected = Judgement { trust, identity, new_identity_waits };
             assert_eq!(signer.judge(pin), expected, "{then} {now:?} {is_verified}");
+        }
+    }
+
+    #[test]
+    fn a_pin_is_compared_anew_when_another_identity_signs_the_device() {
+        for (then, now, pin, is_news) in [
+            ("A", None, pin("A", None), false),
+            ("B", None, pin("A", None), true),
+            ("A", Some("B"), pin("A", None), true),
+            ("A", Some("B"), pin("A", Some("B")), false),
+            ("A", Some("C"), pin("A", Some("B")), true),
+            ("A", Some("B"), pin("B", None), false),
+            ("B", None, pin("A", Some("B")), true),
+        ] {
+            let signer = Signer { master_key: then, master_key_now: now, is_verified: false };
+            assert_eq!(signer.is_news_to(&pin), is_news, "{then} {now:?}");
         }
     }
 
