@@ -154,12 +154,7 @@ async fn a_new_identity_does_not_lift_a_contacts_distrust_and_emoji_do() -> Resu
     );
     assert_eq!((passed, shown), (0, 0));
 
-    chat.bob_answers(&format!("verify {}", alice.user_id())).await?;
-    alice.accept_verification_from(&chat.ghost()).await?;
-    chat.both_see_the_same().await?;
-    chat.bob_answers("match").await?;
-    alice.says_emoji_are_the_same().await?;
-    alice.verification_is("Done").await?;
+    chat.bob_begins_and_both_match().await?;
     chat.bridge_tells_bob("Verified: ").await?;
     bob.receives("Still me").await?;
     alice.receives("Prove it").await?;

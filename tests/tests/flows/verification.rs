@@ -47,6 +47,16 @@ impl Chat {
         Ok(hers)
     }
 
+    /// From Bob's wish to the end of a comparison that succeeds.
+    pub(super) async fn bob_begins_and_both_match(&self) -> Result<()> {
+        self.bob_answers(&format!("verify {}", self.alice.user_id())).await?;
+        self.alice.accept_verification_from(&self.ghost()).await?;
+        self.both_see_the_same().await?;
+        self.bob_answers("match").await?;
+        self.alice.says_emoji_are_the_same().await?;
+        self.alice.verification_is("Done").await.map(drop)
+    }
+
     pub(super) async fn alice_begins_and_both_see_the_same(&self) -> Result<Emoji> {
         self.alice.verify_in_room(&self.ghost(), &self.room).await?;
         self.alice.verification_is("Ready").await?;
@@ -240,12 +250,7 @@ async fn verifying_anew_releases_what_a_changed_identity_held() -> Result<()> {
     alice.set_up_cross_signing().await?;
     bob.send(&chat.alices_jid(), "Is it still you?", Namespace::Legacy).await?;
     chat.bot_tells_alice("Your encryption identity has changed").await?;
-    chat.bob_answers(&format!("verify {}", alice.user_id())).await?;
-    alice.accept_verification_from(&chat.ghost()).await?;
-    chat.both_see_the_same().await?;
-    chat.bob_answers("match").await?;
-    alice.says_emoji_are_the_same().await?;
-    alice.verification_is("Done").await?;
+    chat.bob_begins_and_both_match().await?;
     alice.receives("Is it still you?").await?;
     alice.send(room, "It is").await?;
     bob.receives("It is").await?;
@@ -268,12 +273,7 @@ async fn other_contacts_are_told_before_emoji_approve_a_new_identity() -> Result
     chat.bot_tells_alice("Your encryption identity has changed").await?;
     let is_told = |it: &Received| it.sender == COMPONENT && it.body.contains("has changed");
     ensure!(!carol.messages().iter().any(is_told), "nothing of hers has waited");
-    chat.bob_answers(&format!("verify {}", alice.user_id())).await?;
-    alice.accept_verification_from(&chat.ghost()).await?;
-    chat.both_see_the_same().await?;
-    chat.bob_answers("match").await?;
-    alice.says_emoji_are_the_same().await?;
-    alice.verification_is("Done").await?;
+    chat.bob_begins_and_both_match().await?;
     alice.receives("Is it still you?").await?;
     carol.message_where(SOON, is_told).await.context("Carol was not told")?;
     chat.end().await
