@@ -1,6 +1,7 @@
 //! The store on both databases.
 
 mod at_rest;
+mod backlog;
 mod contact_decisions;
 mod housekeeping;
 mod key_log;
