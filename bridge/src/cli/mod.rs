@@ -85,7 +85,7 @@ pub enum CliError {
     #[error("the bridge does not run")]
     Run(#[from] RunError),
     /// The key log is broken, or was not read.
-    #[error("the key log cannot be relied on")]
+    #[error(transparent)]
     KeyLog(#[from] KeyLogError),
     /// The database was not copied or not put back.
     #[error("there is no copy")]

@@ -1,6 +1,7 @@
-//! XMPP to Matrix, step 4: one chat of the remote inbox at a time, in order.
+//! XMPP to Matrix, step 4: one chat of the remote inbox at a time, messages in order and reports in order.
 //!
-//! A message that waits for a person holds back the messages behind it, not what else happened.
+//! A message that waits for a person holds back the messages behind it, not what else happened; and while the
+//! homeserver is behind with what became of a person's messages, the contact's go on.
 
 use async_trait::async_trait;
 use ruma::UserId;
@@ -17,7 +18,7 @@ use super::{
     notices::contact_trust as words,
     own_identity::OWN_IDENTITY_CHANGED,
     say::{Wording, reader_of},
-    status::Fate,
+    status::is_progress,
 };
 use crate::{
     matrix::{EncryptError, MatrixError, SentReference},
@@ -26,11 +27,14 @@ use crate::{
         RemoteUserId,
     },
     queue::{Drain, Drained},
-    store::{DeliveryStatus, Notice, PendingRemoteEvent, Portal, PortalState},
+    store::{Lane, Notice, PendingRemoteEvent, Portal, PortalState},
 };
 
-/// Events loaded at a time: one may be large, and the queues of many chats work at the same time.
-const AT_A_TIME: u32 = 1;
+/// Messages loaded at a time: one may be large, and the queues of many chats work at the same time.
+const MESSAGES: u32 = 1;
+
+/// Reports taken between two messages.
+const REPORTS: u32 = 10;
 
 /// The chat of a portal.
 pub(super) fn chat_of(portal: &Portal) -> ChatKey {
@@ -67,29 +71,58 @@ impl Drain<ChatKey> for Hub {
 
 impl Hub {
     async fn drain_chat(&self, chat: &ChatKey) -> Result<Drained, StepError> {
-        let (mut waits, mut after) = (false, None);
+        let (mut message_waits, mut report_waits) = (false, false);
+        let (mut last_message, mut last_report) = (None, None);
         loop {
             let mut tx = self.parts.db.read().await?;
             let mut inbox = tx.remote_inbox();
-            let mut pending = if waits {
-                inbox.load_pending_reports(chat, after, AT_A_TIME).await?
-            } else {
-                inbox.load_pending(chat, after, AT_A_TIME).await?
+            let messages = match message_waits {
+                true => Vec::new(),
+                false => inbox.load_pending((chat, Lane::Messages), last_message, MESSAGES).await?,
             };
+            let reports = inbox.load_pending((chat, Lane::Reports), last_report, REPORTS).await?;
             drop(tx);
-            let Some(event) = pending.pop() else { break };
-            after = Some(event.id);
-            // The store does not know what rows are that it had before it kept account of that.
-            let is_message = matches!(event.event.kind, RemoteEventKind::Message { .. });
-            if !(waits && is_message) {
-                waits |= matches!(self.take_event(&event).await?, Step::Waits);
+            if messages.is_empty() && reports.is_empty() {
+                break;
             }
+            last_message = messages.last().map(|row| row.id).or(last_message);
+            last_report = reports.last().map(|row| row.id).or(last_report);
+            for message in messages {
+                message_waits = matches!(self.take_event(&message).await?, Step::Waits);
+            }
+            report_waits |= matches!(self.take_reports(chat, &reports).await?, Step::Waits);
         }
-        if !waits {
+        if !message_waits && !report_waits {
             return Ok(Drained::Empty);
         }
         self.date_waiting(chat).await?;
         Ok(Drained::Blocked { retry_in: LOOK_AGAIN })
+    }
+
+    /// Reports in their order; what is said of messages of ours is taken together.
+    async fn take_reports(
+        &self,
+        chat: &ChatKey,
+        rows: &[PendingRemoteEvent],
+    ) -> Result<Step, StepError> {
+        let mut step = Step::Done;
+        for rows in rows.chunk_by(|one, next| is_progress(one) && is_progress(next)) {
+            match (&chat.local, rows) {
+                (Author::Person(user), [first, ..]) if is_progress(first) => {
+                    let portal = self.find_portal(user, &chat.contact).await?;
+                    let portal = portal.filter(|_| self.may_use(user));
+                    self.tell_progress(portal.as_ref(), rows).await?;
+                }
+                _ => {
+                    for row in rows {
+                        if matches!(self.take_event(row).await?, Step::Waits) {
+                            step = Step::Waits;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(step)
     }
 
     /// Everything that is open in a chat is known to wait.
@@ -345,16 +378,12 @@ impl Hub {
     /// What is not a message.
     async fn tell_of(&self, portal: &Portal, kind: &RemoteEventKind) -> Result<(), StepError> {
         match kind {
-            RemoteEventKind::Message { .. } | RemoteEventKind::Expired => Ok(()),
-            RemoteEventKind::Accepted { id, .. } => {
-                self.report(portal, id, DeliveryStatus::Sent, Fate::Sent).await.map(drop)
-            }
-            RemoteEventKind::Delivered { id } => {
-                self.report(portal, id, DeliveryStatus::Delivered, Fate::Delivered).await.map(drop)
-            }
+            RemoteEventKind::Message { .. }
+            | RemoteEventKind::Expired
+            | RemoteEventKind::Accepted { .. }
+            | RemoteEventKind::Delivered { .. } => Ok(()),
             RemoteEventKind::Failed { id, reason } => {
-                let fate = Fate::Failed(reason);
-                if self.report(portal, id, DeliveryStatus::Failed, fate).await? {
+                if self.tell_failed(portal, id, reason).await? {
                     let words = format!("A message of yours was not delivered: {reason}");
                     self.say(portal, Wording::Private, &words).await?;
                 }

@@ -60,9 +60,8 @@ impl Hub {
             let telling: Vec<_> = telling.collect();
             try_join_all(telling).await?;
         }
-        // Of one that has come meanwhile nobody was told.
-        let is_same = self.waiting_identity(user).await?.as_ref() == Some(&waiting);
-        if !is_same || !self.parts.devices.approve(user, identity).await? {
+        // Not another one that has come meanwhile: of that one nobody was told.
+        if !self.parts.devices.approve(user, &waiting, identity).await? {
             return Ok(false);
         }
         for portal in untold {

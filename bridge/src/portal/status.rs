@@ -9,10 +9,10 @@ use std::{
 use ruma::{EventId, OwnedEventId, UserId};
 use serde_json::{Map, Value, json};
 
-use super::{Hub, StepError, legs::Legs, say::Wording};
+use super::{Hub, StepError, from_remote::chat_of, legs::Legs, say::Wording};
 use crate::{
-    network::RemoteMessageId,
-    store::{DeliveryStatus, InboxEvent, MessageAuthor, Portal},
+    network::{RemoteEventKind, RemoteMessageId},
+    store::{DeliveryStatus, InboxEvent, MappedMessage, MessageAuthor, PendingRemoteEvent, Portal},
 };
 
 /// The fate of a message.
@@ -99,29 +99,113 @@ impl Hub {
         Ok(())
     }
 
-    /// The other network has said what became of a message of ours. Returns whether there is such
-    /// a message: anybody can name one that there is not.
-    pub(super) async fn report(
+    /// The other network has refused a message of ours. Returns whether there is such a message:
+    /// anybody can name one that there is not.
+    pub(super) async fn tell_failed(
         &self,
         portal: &Portal,
         id: &RemoteMessageId,
-        status: DeliveryStatus,
-        fate: Fate<'_>,
+        reason: &str,
     ) -> Result<bool, StepError> {
-        let chat = super::from_remote::chat_of(portal);
+        let chat = chat_of(portal);
         let mut tx = self.parts.db.begin().await?;
         let found = tx.message_map().find_by_remote(&chat, MessageAuthor::Local, id).await?;
         let Some(message) = found else { return Ok(false) };
-        tx.message_map().set_status(&message.event_id, status).await?;
+        tx.message_map().set_status(&message.event_id, DeliveryStatus::Failed).await?;
         tx.commit().await?;
-        let mut content = status_content(&portal.network, &message.event_id, &portal.ghost, &fate);
-        if matches!(fate, Fate::Sent | Fate::Delivered) {
-            let legs = Legs { matrix: message.matrix_leg, remote: message.remote_leg };
-            legs.write_into(&mut content, self.remote_encryption());
-        }
-        self.send_status(portal, content).await;
+        self.set_fate(portal, &message.event_id, Fate::Failed(reason)).await;
         Ok(true)
     }
+
+    /// The other network has said how far messages of ours have come, all of them of one chat: `rows` are progress, see
+    /// [`is_progress`]. The author hears the newest of each message, and all rows end together. Without a portal
+    /// nobody is told.
+    pub(super) async fn tell_progress(
+        &self,
+        portal: Option<&Portal>,
+        rows: &[PendingRemoteEvent],
+    ) -> Result<(), StepError> {
+        let mut news = Vec::new();
+        if let Some(portal) = portal {
+            news = self.news_in(rows).await?;
+            for (message, status) in &news {
+                self.send_progress(portal, message, *status).await;
+            }
+        }
+        let mut tx = self.parts.db.begin().await?;
+        for (message, status) in &news {
+            tx.message_map().set_status(&message.event_id, *status).await?;
+        }
+        for row in rows {
+            tx.remote_inbox().mark_done(row.id).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    async fn send_progress(
+        &self,
+        portal: &Portal,
+        message: &MappedMessage,
+        status: DeliveryStatus,
+    ) {
+        let fate = match status {
+            DeliveryStatus::Delivered => Fate::Delivered,
+            _ => Fate::Sent,
+        };
+        let mut content = status_content(&portal.network, &message.event_id, &portal.ghost, &fate);
+        let legs = Legs { matrix: message.matrix_leg, remote: message.remote_leg };
+        legs.write_into(&mut content, self.remote_encryption());
+        self.send_status(portal, content).await;
+    }
+
+    /// The messages that have come further, each with how far.
+    async fn news_in(
+        &self,
+        rows: &[PendingRemoteEvent],
+    ) -> Result<Vec<(MappedMessage, DeliveryStatus)>, StepError> {
+        let mut said = Vec::new();
+        let mut tx = self.parts.db.read().await?;
+        for row in rows {
+            let Some((id, status)) = progress(&row.event.kind) else { continue };
+            let local = MessageAuthor::Local;
+            // Anybody can name a message that there is not.
+            let found = tx.message_map().find_by_remote(&row.event.chat, local, id).await?;
+            said.extend(found.map(|message| (message, status)));
+        }
+        Ok(newest(said))
+    }
+}
+
+/// What is news of what was said, once for each message.
+fn newest(said: Vec<(MappedMessage, DeliveryStatus)>) -> Vec<(MappedMessage, DeliveryStatus)> {
+    let mut news: Vec<(MappedMessage, DeliveryStatus)> = Vec::new();
+    for (message, status) in said {
+        match news.iter_mut().find(|(known, _)| known.event_id == message.event_id) {
+            Some((_, newest)) if is_further(*newest, status) => *newest = status,
+            None if is_further(message.status, status) => news.push((message, status)),
+            _ => {}
+        }
+    }
+    news
+}
+
+/// Which message of ours has come how far.
+fn progress(kind: &RemoteEventKind) -> Option<(&RemoteMessageId, DeliveryStatus)> {
+    match kind {
+        RemoteEventKind::Accepted { id, .. } => Some((id, DeliveryStatus::Sent)),
+        RemoteEventKind::Delivered { id } => Some((id, DeliveryStatus::Delivered)),
+        _ => None,
+    }
+}
+
+/// Whether an event says how far a message of ours has come.
+pub(super) fn is_progress(row: &PendingRemoteEvent) -> bool {
+    progress(&row.event.kind).is_some()
+}
+
+/// Whether what is said of a message is news: a receipt may come twice, and before the server has confirmed the message.
+fn is_further(known: DeliveryStatus, said: DeliveryStatus) -> bool {
+    known != said && (known, said) != (DeliveryStatus::Delivered, DeliveryStatus::Sent)
 }
 
 fn status_content(
@@ -154,6 +238,37 @@ mod tests {
     use ruma::{event_id, user_id};
 
     use super::*;
+
+    #[test]
+    fn of_a_message_the_newest_is_told_once() {
+        use DeliveryStatus::{Delivered, Failed, Pending, Sent};
+        let message = |event_id: &str, status| MappedMessage {
+            event_id: event_id.try_into().unwrap(),
+            room_id: ruma::owned_room_id!("!room:example.org"),
+            chat: crate::network::ChatKey {
+                local: crate::network::Author::Bridge,
+                contact: crate::network::RemoteUserId::new("bob@example.net"),
+            },
+            author: MessageAuthor::Local,
+            remote_id: None,
+            matrix_leg: crate::network::LegSecurity::Plaintext,
+            remote_leg: crate::network::LegSecurity::Plaintext,
+            status,
+        };
+        let said = [
+            ("$new", Pending, Sent),
+            ("$late", Delivered, Sent),
+            ("$again", Delivered, Delivered),
+            ("$new", Pending, Delivered),
+            ("$new", Pending, Sent),
+            ("$other", Failed, Delivered),
+        ];
+        let said = said.map(|(id, known, said)| (message(id, known), said));
+        let news = newest(said.into());
+        let news: Vec<_> =
+            news.iter().map(|(it, status)| (it.event_id.as_str(), *status)).collect();
+        assert_eq!(news, [("$new", Delivered), ("$other", Delivered)]);
+    }
 
     #[test]
     fn each_fate_has_its_status() {

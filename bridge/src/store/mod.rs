@@ -74,7 +74,7 @@ pub use self::{
         BotPresence, NewPortal, Portal, PortalState, Portals, RemoteHistory, RoomEncryption,
     },
     recovery::Recovery,
-    remote_inbox::{PendingRemoteEvent, RemoteInbox, RemoteInboxId},
+    remote_inbox::{Lane, PendingRemoteEvent, RemoteInbox, RemoteInboxId},
     sealer::{Cell, SealError, Sealer},
     transaction::Transaction,
     verifications::{StoredVerification, VerificationStage, Verifications},

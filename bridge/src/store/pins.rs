@@ -125,7 +125,8 @@ impl<'t> Pins<'t> {
         Ok(outcome)
     }
 
-    /// Makes the key that waits the pinned one, and returns it; `None` when none waits.
+    /// Makes the key that waits the pinned one if it is `meant`, the one of which people were told. Returns whether
+    /// it was.
     ///
     /// `approver` is the public master key behind the word of approval. It must be the pinned one
     /// or the very one that waits: a third identity, which may be the user's real one, has not
@@ -136,25 +137,29 @@ impl<'t> Pins<'t> {
     pub async fn approve(
         &mut self,
         user_id: &UserId,
+        meant: &str,
         approver: &str,
         now_ms: i64,
-    ) -> Result<Option<String>, StoreError> {
-        let row: Option<(String,)> = sqlx::query_as(
+    ) -> Result<bool, StoreError> {
+        let updated = sqlx::query(
             "UPDATE matrix_pins \
              SET master_key = new_master_key, pinned_ms = $2, new_master_key = NULL \
-             WHERE user_id = $1 AND new_master_key IS NOT NULL \
-             AND (master_key = $3 OR new_master_key = $3) RETURNING master_key",
+             WHERE user_id = $1 AND new_master_key = $3 \
+             AND (master_key = $4 OR new_master_key = $4)",
         )
         .bind(user_id.as_str())
         .bind(now_ms)
+        .bind(meant)
         .bind(approver)
-        .fetch_optional(&mut *self.conn)
+        .execute(&mut *self.conn)
         .await?;
-        let Some((approved,)) = row else { return Ok(None) };
-        let key = LoggedKey::Matrix { user: user_id, master_key: &approved };
+        if updated.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let key = LoggedKey::Matrix { user: user_id, master_key: meant };
         let by = Decider::Person(user_id.to_owned());
         self.log(key, KeyEvent::Approved, &by, now_ms).await?;
-        Ok(Some(approved))
+        Ok(true)
     }
 
     async fn insert(

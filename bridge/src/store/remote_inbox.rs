@@ -18,6 +18,29 @@ const TABLE: &str = "remote_inbox";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RemoteInboxId(pub i64);
 
+/// Events of a chat that keep their order among themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Messages, which may be large, and which may have to wait.
+    Messages,
+    /// Everything else: small, and more of it may come than there are messages.
+    Reports,
+}
+
+impl Lane {
+    fn of(kind: &RemoteEventKind) -> Self {
+        match kind {
+            RemoteEventKind::Message { .. } => Self::Messages,
+            _ => Self::Reports,
+        }
+    }
+
+    /// As it is stored.
+    fn is_message(self) -> i64 {
+        i64::from(self == Self::Messages)
+    }
+}
+
 /// An event that is not done yet.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PendingRemoteEvent {
@@ -30,9 +53,14 @@ pub struct PendingRemoteEvent {
 }
 
 /// Measures what is open in a chat, up to a number of rows.
-pub(super) const MEASURE: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) \
+pub(super) const MEASURE_MESSAGES: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) \
      FROM (SELECT size_bytes FROM remote_inbox \
-     WHERE local_user = $1 AND contact = $2 LIMIT $3) AS waiting";
+     WHERE local_user = $1 AND contact = $2 AND is_message = 1 LIMIT $3) AS waiting";
+
+/// As [`MEASURE_MESSAGES`].
+pub(super) const MEASURE_REPORTS: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) \
+     FROM (SELECT size_bytes FROM remote_inbox \
+     WHERE local_user = $1 AND contact = $2 AND is_message = 0 LIMIT $3) AS waiting";
 
 /// The remote inbox.
 pub struct RemoteInbox<'t> {
@@ -50,7 +78,7 @@ impl<'t> RemoteInbox<'t> {
         Self { conn, sealer }
     }
 
-    /// Stores an event behind all others of its chat.
+    /// Stores an event behind all others of its chat and lane.
     ///
     /// # Errors
     /// When nothing was stored.
@@ -66,60 +94,36 @@ impl<'t> RemoteInbox<'t> {
         .bind(local_user(&event.chat.local))
         .bind(event.chat.contact.as_str())
         .bind(sealed)
-        .bind(i64::from(matches!(event.kind, RemoteEventKind::Message { .. })))
+        .bind(Lane::of(&event.kind).is_message())
         .bind(size_bytes)
         .execute(&mut *self.conn)
         .await?;
         Ok(RemoteInboxId(id))
     }
 
-    /// Open events of a chat in the order they came: the oldest behind row `after`, or the oldest
-    /// of all.
+    /// Open events of a chat and lane in the order they came: the oldest behind row `after`, or the
+    /// oldest of all.
     ///
     /// # Errors
     /// When the database failed or a row cannot be opened.
     pub async fn load_pending(
         &mut self,
-        chat: &ChatKey,
+        (chat, lane): (&ChatKey, Lane),
         after: Option<RemoteInboxId>,
         limit: u32,
     ) -> Result<Vec<PendingRemoteEvent>, StoreError> {
-        let query = "SELECT id, waits_since_ms, event FROM remote_inbox \
-             WHERE local_user = $1 AND contact = $2 AND id > $3 ORDER BY id LIMIT $4";
-        self.load(query, chat, after, limit).await
-    }
-
-    /// As [`Self::load_pending`], without messages; those that came before the store knew what is
-    /// one are among them.
-    ///
-    /// # Errors
-    /// When the database failed or a row cannot be opened.
-    pub async fn load_pending_reports(
-        &mut self,
-        chat: &ChatKey,
-        after: Option<RemoteInboxId>,
-        limit: u32,
-    ) -> Result<Vec<PendingRemoteEvent>, StoreError> {
-        let query = "SELECT id, waits_since_ms, event FROM remote_inbox \
-             WHERE local_user = $1 AND contact = $2 AND id > $3 AND is_message = 0 \
-             ORDER BY id LIMIT $4";
-        self.load(query, chat, after, limit).await
-    }
-
-    async fn load(
-        &mut self,
-        query: &'static str,
-        chat: &ChatKey,
-        after: Option<RemoteInboxId>,
-        limit: u32,
-    ) -> Result<Vec<PendingRemoteEvent>, StoreError> {
-        let rows: Vec<(i64, Option<i64>, Vec<u8>)> = sqlx::query_as(query)
-            .bind(local_user(&chat.local))
-            .bind(chat.contact.as_str())
-            .bind(after.map_or(0, |row| row.0))
-            .bind(i64::from(limit))
-            .fetch_all(&mut *self.conn)
-            .await?;
+        let rows: Vec<(i64, Option<i64>, Vec<u8>)> = sqlx::query_as(
+            "SELECT id, waits_since_ms, event FROM remote_inbox \
+             WHERE local_user = $1 AND contact = $2 AND is_message = $3 AND id > $4 \
+             ORDER BY id LIMIT $5",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(lane.is_message())
+        .bind(after.map_or(0, |row| row.0))
+        .bind(i64::from(limit))
+        .fetch_all(&mut *self.conn)
+        .await?;
         rows.into_iter()
             .map(|(id, waits_since_ms, sealed)| {
                 let event = self.sealer.open_json(event_cell(&[&id.to_string()]), &sealed)?;
@@ -162,14 +166,14 @@ impl<'t> RemoteInbox<'t> {
         Ok(())
     }
 
-    /// How many events of a chat are open, and since when the first of them is known to wait.
+    /// How many messages of a chat are open, and since when the first of them is known to wait.
     ///
     /// # Errors
     /// When the database failed.
     pub async fn count_pending(&mut self, chat: &ChatKey) -> Result<Held, StoreError> {
         let (messages, since_ms): (i64, Option<i64>) = sqlx::query_as(
             "SELECT COUNT(*), MIN(waits_since_ms) FROM remote_inbox \
-             WHERE local_user = $1 AND contact = $2",
+             WHERE local_user = $1 AND contact = $2 AND is_message = 1",
         )
         .bind(local_user(&chat.local))
         .bind(chat.contact.as_str())
@@ -178,12 +182,20 @@ impl<'t> RemoteInbox<'t> {
         Ok(Held { messages: u64::try_from(messages).unwrap_or_default(), since_ms })
     }
 
-    /// How much is open in a chat, counted up to `limit` rows: cheap, however much waits.
+    /// How much is open in a chat and lane, counted up to `limit` rows: cheap, however much waits.
     ///
     /// # Errors
     /// When the database failed.
-    pub async fn measure(&mut self, chat: &ChatKey, limit: u32) -> Result<Backlog, StoreError> {
-        measure(self.conn, MEASURE, chat, limit).await
+    pub async fn measure(
+        &mut self,
+        (chat, lane): (&ChatKey, Lane),
+        limit: u32,
+    ) -> Result<Backlog, StoreError> {
+        let query = match lane {
+            Lane::Messages => MEASURE_MESSAGES,
+            Lane::Reports => MEASURE_REPORTS,
+        };
+        measure(self.conn, query, chat, limit).await
     }
 
     /// The chats that have open events, the one that waits longest first.

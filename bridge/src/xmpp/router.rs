@@ -14,14 +14,17 @@ use super::{
 use crate::{
     error_chain,
     network::{Author, ChatKey, RemoteUserId},
-    store::{Repetition, StoreError, Transaction},
+    store::{Lane, Repetition, StoreError, Transaction},
 };
 
-/// Messages of a chat, and what else it brings, that may wait, for a decision or for the homeserver. A server keeps no
-/// more for somebody who is away either; the author of one more message is told that it was not taken.
-const MAX_WAITING: u32 = 1000;
+/// Messages of a contact that may wait in a chat, for a decision or for the homeserver. A server keeps no more for
+/// somebody who is away either; the author of one more message is told that it was not taken.
+const MAX_WAITING_MESSAGES: u32 = 1000;
 
-/// And how much room they may take in the store.
+/// Receipts and errors that may wait there: the homeserver takes each of them as an event.
+const MAX_WAITING_REPORTS: u32 = 10_000;
+
+/// And how much room each of these may take in the store.
 const MAX_WAITING_BYTES: u64 = 16 * 1024 * 1024;
 
 /// How long a message in the clear with the same id and text is taken for the same message.
@@ -98,12 +101,16 @@ impl Core {
         if incoming == Incoming::Ignored {
             return;
         }
+        let lane = match incoming {
+            Incoming::Message(_) => Lane::Messages,
+            _ => Lane::Reports,
+        };
         let (hash, repetition) = self.repetition(chat, &incoming);
         let bytes = xml::to_bytes(stanza);
         loop {
-            match self.commit_stanza(chat, &hash, repetition, &bytes).await {
+            match self.commit_stanza((chat, lane), &hash, repetition, &bytes).await {
                 Ok(Taken::Stored) => return self.inbox.ring(chat.clone()),
-                Ok(Taken::Full) => return self.turn_away(head, &incoming).await,
+                Ok(Taken::Full) => return self.turn_away(head, lane).await,
                 Err(error) => {
                     tracing::error!(error = error_chain(&error), "xmpp.inbox: a stanza waits")
                 }
@@ -116,9 +123,9 @@ impl Core {
     }
 
     /// Refuses what has no room in its chat. A receipt or an error is worth no answer.
-    async fn turn_away(&self, head: &Head<'_>, incoming: &Incoming) {
-        if !matches!(incoming, Incoming::Message(_)) {
-            tracing::debug!("xmpp.inbox: too much waits in a chat: a receipt was dropped");
+    async fn turn_away(&self, head: &Head<'_>, lane: Lane) {
+        if lane == Lane::Reports {
+            tracing::warn!("xmpp.inbox: too much waits in a chat: a receipt was dropped");
             return;
         }
         tracing::warn!("xmpp.inbox: too much waits in a chat: a message was refused");
@@ -127,7 +134,7 @@ impl Core {
 
     async fn commit_stanza(
         &self,
-        chat: &ChatKey,
+        (chat, lane): (&ChatKey, Lane),
         hash: &str,
         repetition: Repetition,
         bytes: &[u8],
@@ -138,7 +145,7 @@ impl Core {
             tracing::debug!("xmpp.inbox: a repetition was dropped");
             return Ok(Taken::Stored);
         }
-        if is_too_much(&mut tx, chat).await? {
+        if is_too_much(&mut tx, chat, lane).await? {
             return Ok(Taken::Full);
         }
         failpoint!("w01_stanza_received");
@@ -211,10 +218,15 @@ impl Core {
     }
 }
 
-/// Whether more waits in a chat than may, with what this transaction has put there.
-async fn is_too_much(tx: &mut Transaction, chat: &ChatKey) -> Result<bool, StoreError> {
-    let limit = MAX_WAITING.saturating_add(1);
+/// Whether more waits in a chat than may, with what this transaction has put there. What a stanza is that nobody has
+/// looked into yet is not known, so all of those count.
+async fn is_too_much(tx: &mut Transaction, chat: &ChatKey, lane: Lane) -> Result<bool, StoreError> {
+    let most = match lane {
+        Lane::Messages => MAX_WAITING_MESSAGES,
+        Lane::Reports => MAX_WAITING_REPORTS,
+    };
+    let limit = most.saturating_add(1);
     let open = tx.xmpp_inbox().measure(chat, limit).await?;
-    let waiting = open.and(tx.remote_inbox().measure(chat, limit).await?);
-    Ok(waiting.rows > u64::from(MAX_WAITING) || waiting.bytes > MAX_WAITING_BYTES)
+    let waiting = open.and(tx.remote_inbox().measure((chat, lane), limit).await?);
+    Ok(waiting.rows > u64::from(most) || waiting.bytes > MAX_WAITING_BYTES)
 }

@@ -241,19 +241,24 @@ impl Devices {
             .await?
     }
 
-    /// Makes the identity that a Matrix user presents, and that was found to have changed, the
-    /// pinned one. Machines follow at their next share. Returns whether there was one.
+    /// Makes `meant`, the public master key of a new identity that a Matrix user presents, the pinned one. Machines
+    /// follow at their next share. Returns whether it was the one that waits.
     ///
     /// `approver` is the public master key behind the word of approval, as in
     /// [`Decrypted::identity`]; see [`crate::store::Pins::approve`].
     ///
     /// # Errors
     /// See [`MatrixError`].
-    pub async fn approve(&self, user: &UserId, approver: &str) -> Result<bool, MatrixError> {
+    pub async fn approve(
+        &self,
+        user: &UserId,
+        meant: &str,
+        approver: &str,
+    ) -> Result<bool, MatrixError> {
         let mut tx = self.shared.db.begin().await?;
-        let approved = tx.pins().approve(user, approver, self.shared.now_ms()).await?;
+        let approved = tx.pins().approve(user, meant, approver, self.shared.now_ms()).await?;
         tx.commit().await?;
-        Ok(approved.is_some())
+        Ok(approved)
     }
 
     /// A state event of this room was seen: what is known of it is fetched anew.

@@ -1,36 +1,97 @@
-//! What waits behind something that waits.
+//! What waits in a chat, and what does not wait behind it.
 
+use ruma::owned_event_id;
 use sqlx::Executor as _;
 
 use super::*;
-use crate::queue::Drained;
+use crate::{
+    queue::Drained,
+    store::{DeliveryStatus, MappedMessage, MessageAuthor},
+};
 
 #[tokio::test]
 async fn a_message_behind_one_that_waits_is_not_even_loaded() {
+    let world = World::with_identity().await;
+    world.bob_tells("distrust").await;
+    world.bob(&chat(), message(ENCRYPTED)).await;
+    let mut raw = world._files.raw_connection().await;
+    raw.execute("CREATE TABLE waits AS SELECT id FROM remote_inbox").await.unwrap();
+    world.comes(&chat(), message(ENCRYPTED)).await;
+    let damage = "UPDATE remote_inbox SET event = x'00' WHERE id NOT IN (SELECT id FROM waits)";
+    assert_eq!(raw.execute(damage).await.unwrap().rows_affected(), 1, "whoever opens it fails");
+    world.comes(&chat(), RemoteEventKind::Refused { fingerprint: "aaaa".to_owned() }).await;
+
+    let said = world.said().await.len();
+    let drained = Drain::<ChatKey>::drain(&*world.hub, &chat()).await;
+    assert_eq!(drained, Drained::Blocked { retry_in: LOOK_AGAIN });
+    assert_eq!(world.said().await.len(), said + 1, "what is no message is told meanwhile");
+}
+
+#[tokio::test]
+async fn a_report_that_waits_holds_back_no_message() {
     let world = World::new().await;
     *world.remote.takes.lock().unwrap() = Takes::Outage;
     // Bob cannot be told of it, so it waits.
     world.bob(&chat(), RemoteEventKind::Expired).await;
-    world.bob(&chat(), message(ENCRYPTED)).await;
-    let mut raw = world._files.raw_connection().await;
-    let damage = "UPDATE remote_inbox SET event = x'00' WHERE is_message = 1";
-    assert_eq!(raw.execute(damage).await.unwrap().rows_affected(), 1, "whoever opens it fails");
-    world.bob(&chat(), RemoteEventKind::Refused { fingerprint: "aaaa".to_owned() }).await;
-
+    world.comes(&chat(), message(ENCRYPTED)).await;
     let drained = Drain::<ChatKey>::drain(&*world.hub, &chat()).await;
     assert_eq!(drained, Drained::Blocked { retry_in: LOOK_AGAIN });
-    assert_eq!(world.said().await.len(), 1, "what is no message is told meanwhile");
+    assert!(world.said().await.contains(&"hi".to_owned()), "{:?}", world.said().await);
 }
 
-/// Rows that were there before the store kept account of what is a message.
 #[tokio::test]
-async fn a_message_of_an_earlier_version_waits_behind_others_too() {
+async fn messages_go_on_while_many_reports_wait() {
     let world = World::new().await;
-    *world.remote.takes.lock().unwrap() = Takes::Outage;
-    world.bob(&chat(), RemoteEventKind::Expired).await;
-    world.bob(&chat(), message(ENCRYPTED)).await;
+    for number in 0..1000 {
+        let id = RemoteMessageId::new(format!("m{number}"));
+        world.comes(&chat(), RemoteEventKind::Delivered { id }).await;
+    }
+    // Whoever opens the eleventh report fails.
     let mut raw = world._files.raw_connection().await;
-    raw.execute("UPDATE remote_inbox SET is_message = 0").await.unwrap();
-    Drain::<ChatKey>::drain(&*world.hub, &chat()).await;
-    assert!(world.said().await.is_empty());
+    let damage = "UPDATE remote_inbox SET event = x'00' \
+        WHERE id = (SELECT id FROM remote_inbox ORDER BY id LIMIT 1 OFFSET 10)";
+    assert_eq!(raw.execute(damage).await.unwrap().rows_affected(), 1);
+    world.comes(&chat(), message(ENCRYPTED)).await;
+    assert_eq!(Drain::<ChatKey>::drain(&*world.hub, &chat()).await, Drained::Failed);
+    assert!(world.said().await.contains(&"hi".to_owned()), "{:?}", world.said().await);
+}
+
+#[tokio::test]
+async fn what_is_said_of_messages_is_stored_with_the_end_of_the_rows() {
+    let world = World::new().await;
+    let ids = [("$1", "m1"), ("$2", "m2")];
+    let mut tx = world.db.begin().await.unwrap();
+    for (event_id, id) in ids {
+        let message = MappedMessage {
+            event_id: event_id.try_into().unwrap(),
+            room_id: room(),
+            chat: chat(),
+            author: MessageAuthor::Local,
+            remote_id: Some(RemoteMessageId::new(id)),
+            matrix_leg: ENCRYPTED,
+            remote_leg: ENCRYPTED,
+            status: DeliveryStatus::Pending,
+        };
+        tx.message_map().insert(&message).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let id = |id: &str| RemoteMessageId::new(id);
+    let accepted = |id| RemoteEventKind::Accepted { id, security: ENCRYPTED };
+    for kind in [
+        accepted(id("m1")),
+        accepted(id("m2")),
+        RemoteEventKind::Delivered { id: id("m1") },
+        RemoteEventKind::Failed { id: id("m2"), reason: "away".to_owned() },
+        RemoteEventKind::Delivered { id: id("of nobody") },
+    ] {
+        world.comes(&chat(), kind).await;
+    }
+    assert_eq!(Drain::<ChatKey>::drain(&*world.hub, &chat()).await, Drained::Empty);
+    let mut tx = world.db.read().await.unwrap();
+    assert!(tx.remote_inbox().pending_chats().await.unwrap().is_empty());
+    let mut statuses = Vec::new();
+    for event in [owned_event_id!("$1"), owned_event_id!("$2")] {
+        statuses.push(tx.message_map().find_by_event(&event).await.unwrap().unwrap().status);
+    }
+    assert_eq!(statuses, [DeliveryStatus::Delivered, DeliveryStatus::Failed]);
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     matrix::DecryptError,
     portal::{expiry::Vain, from_matrix::Step},
-    store::PendingRemoteEvent,
+    store::{Lane, PendingRemoteEvent},
 };
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -46,9 +46,10 @@ impl World {
         let mut tx = self.db.begin().await.unwrap();
         tx.remote_inbox().insert(&event).await.unwrap();
         tx.remote_inbox().wait_from_now(&chat(), 0).await.unwrap();
-        let row = tx.remote_inbox().load_pending(&chat(), None, 10).await.unwrap().pop().unwrap();
+        let messages = (&chat(), Lane::Messages);
+        let row = tx.remote_inbox().load_pending(messages, None, 10).await.unwrap().pop();
         tx.commit().await.unwrap();
-        row
+        row.unwrap()
     }
 }
 
@@ -209,8 +210,9 @@ async fn an_event_that_waits_is_dated_when_it_is_found_to_wait() {
     world.clock.pass(HOUR);
     world.look_again().await;
     let mut tx = world.db.read().await.unwrap();
-    let waiting = tx.remote_inbox().count_pending(&chat()).await.unwrap();
-    assert_eq!(waiting, Held { messages: 1, since_ms: Some(60 * 60 * 1000) });
+    let waiting = tx.remote_inbox().load_pending((&chat(), Lane::Reports), None, 10).await.unwrap();
+    let since: Vec<_> = waiting.iter().map(|row| row.waits_since_ms).collect();
+    assert_eq!(since, [Some(60 * 60 * 1000)]);
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ async fn every_change_of_a_pin_is_logged_with_it(location: TestDatabase) {
     for (key, now_ms) in [("one", 1), ("one", 2), ("two", 3), ("two", 4), ("one", 5), ("two", 6)] {
         let _ = tx.pins().pin_or_check(alice, key, now_ms).await.unwrap();
     }
-    tx.pins().approve(alice, "two", 7).await.unwrap().unwrap();
+    assert!(tx.pins().approve(alice, "two", "two", 7).await.unwrap());
     let by_alice = Decider::Person(alice.to_owned());
     let mut omemo = tx.xmpp_omemo();
     omemo.pin(&chat(), device, identity(9), 8).await.unwrap();

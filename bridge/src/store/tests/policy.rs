@@ -3,13 +3,14 @@
 use ruma::{event_id, owned_room_id, owned_user_id};
 use sqlx::Executor as _;
 
+use super::repositories::remote_event;
 use crate::{
     network::{
         Author, ChatKey, Held, IdentityTrust, LegSecurity, PlaintextPolicy, RemoteEvent,
         RemoteEventKind, RemoteUserId,
     },
     store::{
-        Database, DeliveryStatus, MappedMessage, MessageAuthor, NewPortal, Notice, Portal,
+        Database, DeliveryStatus, Lane, MappedMessage, MessageAuthor, NewPortal, Notice, Portal,
         PortalState, RemoteHistory, Repetition, RoomEncryption,
         testing::{TestDatabase, on_both_databases},
     },
@@ -127,11 +128,10 @@ async fn an_event_waits_since_it_was_found_to(location: TestDatabase) {
     let db = location.open().await;
     let mut tx = db.begin().await.unwrap();
     let mut inbox = tx.remote_inbox();
-    let event = RemoteEvent {
-        chat: chat("bob@example.net"),
-        sent_at_ms: None,
-        kind: RemoteEventKind::Expired,
-    };
+    let event = remote_event(&chat("bob@example.net"), "it waits");
+    let report =
+        RemoteEvent { chat: event.chat.clone(), sent_at_ms: None, kind: RemoteEventKind::Expired };
+    inbox.insert(&report).await.unwrap();
     inbox.insert(&event).await.unwrap();
     let unknown = Held { messages: 1, since_ms: None };
     assert_eq!(inbox.count_pending(&event.chat).await.unwrap(), unknown);
@@ -139,7 +139,7 @@ async fn an_event_waits_since_it_was_found_to(location: TestDatabase) {
     inbox.insert(&event).await.unwrap();
     inbox.wait_from_now(&chat("carol@example.net"), 8).await.unwrap();
     inbox.wait_from_now(&event.chat, 9).await.unwrap();
-    let rows = inbox.load_pending(&event.chat, None, 10).await.unwrap();
+    let rows = inbox.load_pending((&event.chat, Lane::Messages), None, 10).await.unwrap();
     let since: Vec<_> = rows.iter().map(|row| row.waits_since_ms).collect();
     assert_eq!(since, [Some(7), Some(9)]);
     let known = Held { messages: 2, since_ms: Some(7) };

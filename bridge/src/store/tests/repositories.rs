@@ -11,9 +11,10 @@ use crate::{
         RemoteEvent, RemoteEventKind, RemoteMessageId, RemoteUserId,
     },
     store::{
-        BotPresence, DeliveryStatus, Ghost, GhostStage, IndexCheck, ManagementRoom, MappedMessage,
-        MessageAuthor, MessagePosition, NewInboxEvent, NewOutboxEvent, NewPortal, Notice,
-        PinOutcome, PinState, PortalState, RoomEncryption, SentMessage, StoreError, Transaction,
+        BotPresence, DeliveryStatus, Ghost, GhostStage, IndexCheck, Lane, ManagementRoom,
+        MappedMessage, MessageAuthor, MessagePosition, NewInboxEvent, NewOutboxEvent, NewPortal,
+        Notice, PinOutcome, PinState, PortalState, RoomEncryption, SentMessage, StoreError,
+        Transaction,
         testing::{TestDatabase, on_both_databases},
     },
 };
@@ -215,14 +216,15 @@ async fn the_remote_inbox_keeps_the_order_of_each_chat(location: TestDatabase) {
     inbox.insert(&held).await.unwrap();
     inbox.insert(&remote_event(&bob, "two")).await.unwrap();
 
-    let events = inbox.load_pending(&bob, None, 10).await.unwrap();
+    let events = inbox.load_pending((&bob, Lane::Messages), None, 10).await.unwrap();
     assert!(events[0].id == first && events[0].event == remote_event(&bob, "one"));
     assert!(events[1].event == remote_event(&bob, "two") && events.len() == 2);
-    assert!(inbox.load_pending(&carol, None, 10).await.unwrap()[0].event == held);
+    let reports = inbox.load_pending((&carol, Lane::Reports), None, 10).await.unwrap();
+    assert!(reports[0].event == held);
     assert!(inbox.pending_chats().await.unwrap() == [bob.clone(), carol]);
 
     inbox.mark_done(first).await.unwrap();
-    assert_eq!(inbox.load_pending(&bob, None, 10).await.unwrap().len(), 1);
+    assert_eq!(inbox.load_pending((&bob, Lane::Messages), None, 10).await.unwrap().len(), 1);
     assert_matches!(inbox.mark_done(first).await, Err(StoreError::NoSuchRow { .. }));
 }
 
@@ -460,7 +462,7 @@ async fn a_changed_identity_waits_for_approval(location: TestDatabase) {
     assert!(pins.find(alice()).await.unwrap().is_none());
     assert_eq!(pins.pin_or_check(alice(), "first", 10).await.unwrap(), PinOutcome::FirstUse);
     assert_eq!(pins.pin_or_check(alice(), "first", 11).await.unwrap(), PinOutcome::Same);
-    assert!(pins.approve(alice(), "first", 12).await.unwrap().is_none(), "nothing waits");
+    assert!(!pins.approve(alice(), "first", "first", 12).await.unwrap(), "nothing waits");
 
     assert_eq!(pins.pin_or_check(alice(), "second", 13).await.unwrap(), PinOutcome::Changed);
     assert_eq!(pins.pin_or_check(alice(), "second", 14).await.unwrap(), PinOutcome::Changed);
@@ -470,17 +472,20 @@ async fn a_changed_identity_waits_for_approval(location: TestDatabase) {
 
     assert_eq!(pins.pin_or_check(alice(), "first", 15).await.unwrap(), PinOutcome::Same);
     assert!(pins.find(alice()).await.unwrap().unwrap().state == PinState::Pinned);
-    assert!(pins.approve(alice(), "second", 16).await.unwrap().is_none(), "the change is gone");
+    assert!(!pins.approve(alice(), "second", "second", 16).await.unwrap(), "the change is gone");
 
     assert_eq!(pins.pin_or_check(alice(), "third", 17).await.unwrap(), PinOutcome::Changed);
-    let stranger = pins.approve(alice(), "second", 18).await.unwrap();
-    assert!(stranger.is_none(), "it can speak for itself only");
-    assert_eq!(pins.approve(alice(), "third", 18).await.unwrap().as_deref(), Some("third"));
+    let by_a_stranger = pins.approve(alice(), "third", "second", 18).await.unwrap();
+    assert!(!by_a_stranger, "it can speak for itself only");
+    let another_is_meant = pins.approve(alice(), "second", "first", 18).await.unwrap();
+    assert!(!another_is_meant, "nobody was told of the one that waits");
+    assert!(pins.approve(alice(), "third", "third", 18).await.unwrap());
     assert_eq!(pins.pin_or_check(alice(), "third", 19).await.unwrap(), PinOutcome::Same);
     assert_eq!(pins.pin_or_check(alice(), "first", 20).await.unwrap(), PinOutcome::Changed);
     assert_eq!(pins.find(alice()).await.unwrap().unwrap().pinned_ms, 18);
-    let by_the_old = pins.approve(alice(), "third", 21).await.unwrap();
-    assert_eq!(by_the_old.as_deref(), Some("first"), "the pinned one may name its successor");
+    let by_the_old = pins.approve(alice(), "first", "third", 21).await.unwrap();
+    assert!(by_the_old, "the pinned one may name its successor");
+    assert_eq!(pins.find(alice()).await.unwrap().unwrap().master_key, "first");
 }
 
 async fn a_notice_is_new_once(location: TestDatabase) {

@@ -8,7 +8,7 @@ use super::{
     world::{World, chat},
 };
 use crate::{
-    network::RemoteEventKind,
+    network::{RemoteEvent, RemoteEventKind, RemoteMessageId},
     store::Repetition,
     xmpp::{
         link::RequestError,
@@ -85,7 +85,7 @@ async fn a_chat_in_which_too_much_waits_takes_no_more_until_it_is_less() {
 #[tokio::test]
 async fn receipts_and_errors_without_end_find_no_room_and_no_answer() {
     let mut world = World::new(Contact::new(1)).await;
-    hold(&world, 1000, 4).await;
+    hold(&world, 10_000, 4).await;
     let receipt = El::new("received", RECEIPTS).attr("id", "m1").build();
     world.deliver(&World::message("bob@example.org/phone", "r1", vec![receipt])).await;
     world
@@ -96,8 +96,24 @@ async fn receipts_and_errors_without_end_find_no_room_and_no_answer() {
         ))
         .await;
     world.settle().await;
-    assert_eq!(waiting(&world).await, 0);
+    assert!(world.take_event().await.is_none());
     assert_eq!(world.count_buffered(|stanza| stanza.name() == "message"), 0);
+}
+
+#[tokio::test]
+async fn what_became_of_a_persons_messages_takes_no_room_from_the_contacts() {
+    let mut world = World::new(Contact::new(1)).await;
+    let mut tx = world.db.begin().await.unwrap();
+    for number in 0..1001 {
+        let id = RemoteMessageId::new(format!("m{number}"));
+        let kind = RemoteEventKind::Delivered { id };
+        let event = RemoteEvent { chat: chat(), sent_at_ms: None, kind };
+        tx.remote_inbox().insert(&event).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    world.deliver(&World::plain("bob@example.org/phone", "b1", "it has room")).await;
+    world.settle().await;
+    assert_eq!(waiting(&world).await, 1);
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ use crate::{
         SendError, Sent,
     },
     store::{
-        Database, InboxId, NewInboxEvent,
+        Database, InboxId, Lane, NewInboxEvent, PendingRemoteEvent,
         testing::{self, TestDatabase},
     },
     xmpp::{
@@ -458,7 +458,12 @@ impl World {
     /// The oldest event of the portal's inbox, if there is one.
     pub(super) async fn take_event(&self) -> Option<RemoteEvent> {
         let mut tx = self.db.begin().await.unwrap();
-        let pending = tx.remote_inbox().load_pending(&chat(), None, 1).await.unwrap().pop()?;
+        let mut oldest: Option<PendingRemoteEvent> = None;
+        for lane in [Lane::Messages, Lane::Reports] {
+            let pending = tx.remote_inbox().load_pending((&chat(), lane), None, 1).await.unwrap();
+            oldest = oldest.into_iter().chain(pending).min_by_key(|row| row.id);
+        }
+        let pending = oldest?;
         tx.remote_inbox().mark_done(pending.id).await.unwrap();
         tx.commit().await.unwrap();
         Some(pending.event)
