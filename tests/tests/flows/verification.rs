@@ -276,6 +276,9 @@ async fn other_contacts_are_told_before_emoji_approve_a_new_identity() -> Result
     chat.bob_begins_and_both_match().await?;
     alice.receives("Is it still you?").await?;
     carol.message_where(SOON, is_told).await.context("Carol was not told")?;
+    let told = carol.messages().iter().filter(|it| is_told(it)).count();
+    println!("safety: emoji_tell_others: the other contact was told {told} time");
+    assert_eq!(told, 1);
     chat.end().await
 }
 

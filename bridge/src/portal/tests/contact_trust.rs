@@ -388,5 +388,8 @@ async fn a_distrust_is_not_lost_whenever_the_bridge_dies() {
         assert!(!is_over);
         deaths += 1;
     }
+    println!(
+        "safety: distrust_and_crash: decided, or still to be read, after each of {deaths} deaths"
+    );
     assert!(deaths > 0);
 }
