@@ -123,7 +123,7 @@ impl Hub {
             tx.notices().forget(portal.room_id.as_str(), kind).await?;
         }
         tx.commit().await?;
-        self.chats.ring(chat_of(portal));
+        self.ring_chat(&chat_of(portal));
         self.ring_room(&portal.room_id);
         Ok(())
     }

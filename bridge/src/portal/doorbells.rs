@@ -101,7 +101,7 @@ impl OutboxEvents for Doorbells {
 impl RemoteEvents for Doorbells {
     fn committed(&self, chat: &ChatKey) {
         if let Some(hub) = self.hub() {
-            hub.chats.ring(chat.clone());
+            hub.ring_chat(chat);
         }
     }
 

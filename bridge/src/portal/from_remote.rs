@@ -1,4 +1,4 @@
-//! XMPP to Matrix, step 4: one chat of the remote inbox at a time, messages in order and reports in order.
+//! XMPP to Matrix, step 4: each chat of the remote inbox in order, messages and reports apart.
 //!
 //! A message that waits for a person holds back the messages behind it, not what else happened; and while the
 //! homeserver is behind with what became of a person's messages, the contact's go on.
@@ -27,14 +27,14 @@ use crate::{
         RemoteUserId,
     },
     queue::{Drain, Drained},
-    store::{Lane, Notice, PendingRemoteEvent, Portal, PortalState},
+    store::{Lane, Notice, PendingRemoteEvent, Portal, PortalState, RemoteInboxId},
 };
 
 /// Messages loaded at a time: one may be large, and the queues of many chats work at the same time.
 const MESSAGES: u32 = 1;
 
-/// Reports taken between two messages.
-const REPORTS: u32 = 10;
+/// Reports loaded at a time: of what they say of one message only the newest is told.
+const REPORTS: u32 = 50;
 
 /// The chat of a portal.
 pub(super) fn chat_of(portal: &Portal) -> ChatKey {
@@ -44,7 +44,7 @@ pub(super) fn chat_of(portal: &Portal) -> ChatKey {
 /// What became of one event.
 enum Step {
     Done,
-    /// It waits for a person, and so do the messages behind it.
+    /// It waits for a person, or until a contact can be told.
     Waits,
 }
 
@@ -56,10 +56,14 @@ struct Message<'a> {
 }
 
 #[async_trait]
-impl Drain<ChatKey> for Hub {
+impl Drain<(ChatKey, Lane)> for Hub {
     #[tracing::instrument(name = "portal.from_remote", skip_all)]
-    async fn drain(&self, chat: &ChatKey) -> Drained {
-        match self.drain_chat(chat).await {
+    async fn drain(&self, (chat, lane): &(ChatKey, Lane)) -> Drained {
+        let drained = match lane {
+            Lane::Messages => self.drain_messages(chat).await,
+            Lane::Reports => self.drain_reports(chat).await,
+        };
+        match drained {
             Ok(drained) => drained,
             Err(error) => {
                 tracing::warn!(error = %crate::error_chain(&error), "portal.from_remote.failed");
@@ -70,33 +74,38 @@ impl Drain<ChatKey> for Hub {
 }
 
 impl Hub {
-    async fn drain_chat(&self, chat: &ChatKey) -> Result<Drained, StepError> {
-        let (mut message_waits, mut report_waits) = (false, false);
-        let (mut last_message, mut last_report) = (None, None);
+    async fn drain_messages(&self, chat: &ChatKey) -> Result<Drained, StepError> {
+        let mut last = None;
+        while let Some(row) = self.load(chat, Lane::Messages, last, MESSAGES).await?.pop() {
+            last = Some(row.id);
+            // The messages behind one that waits do too, and are not even loaded.
+            if matches!(self.take_event(&row).await?, Step::Waits) {
+                return self.wait(chat, Lane::Messages).await;
+            }
+        }
+        Ok(Drained::Empty)
+    }
+
+    async fn drain_reports(&self, chat: &ChatKey) -> Result<Drained, StepError> {
+        let (mut last, mut waits) = (None, false);
         loop {
-            let mut tx = self.parts.db.read().await?;
-            let mut inbox = tx.remote_inbox();
-            let messages = match message_waits {
-                true => Vec::new(),
-                false => inbox.load_pending((chat, Lane::Messages), last_message, MESSAGES).await?,
-            };
-            let reports = inbox.load_pending((chat, Lane::Reports), last_report, REPORTS).await?;
-            drop(tx);
-            if messages.is_empty() && reports.is_empty() {
-                break;
-            }
-            last_message = messages.last().map(|row| row.id).or(last_message);
-            last_report = reports.last().map(|row| row.id).or(last_report);
-            for message in messages {
-                message_waits = matches!(self.take_event(&message).await?, Step::Waits);
-            }
-            report_waits |= matches!(self.take_reports(chat, &reports).await?, Step::Waits);
+            let rows = self.load(chat, Lane::Reports, last, REPORTS).await?;
+            let Some(newest) = rows.last() else { break };
+            last = Some(newest.id);
+            waits |= matches!(self.take_reports(chat, &rows).await?, Step::Waits);
         }
-        if !message_waits && !report_waits {
-            return Ok(Drained::Empty);
-        }
-        self.date_waiting(chat).await?;
-        Ok(Drained::Blocked { retry_in: LOOK_AGAIN })
+        if waits { self.wait(chat, Lane::Reports).await } else { Ok(Drained::Empty) }
+    }
+
+    async fn load(
+        &self,
+        chat: &ChatKey,
+        lane: Lane,
+        after: Option<RemoteInboxId>,
+        limit: u32,
+    ) -> Result<Vec<PendingRemoteEvent>, StepError> {
+        let mut tx = self.parts.db.read().await?;
+        Ok(tx.remote_inbox().load_pending((chat, lane), after, limit).await?)
     }
 
     /// Reports in their order; what is said of messages of ours is taken together.
@@ -125,15 +134,14 @@ impl Hub {
         Ok(step)
     }
 
-    /// Everything that is open in a chat is known to wait.
-    async fn date_waiting(&self, chat: &ChatKey) -> Result<(), StepError> {
-        let is_dated = !self.parts.db.read().await?.remote_inbox().has_undated(chat).await?;
-        if is_dated {
-            return Ok(());
+    /// Everything that is open is known to wait.
+    async fn wait(&self, chat: &ChatKey, lane: Lane) -> Result<Drained, StepError> {
+        if self.parts.db.read().await?.remote_inbox().has_undated((chat, lane)).await? {
+            let mut tx = self.parts.db.begin().await?;
+            tx.remote_inbox().wait_from_now((chat, lane), self.now_ms()).await?;
+            tx.commit().await?;
         }
-        let mut tx = self.parts.db.begin().await?;
-        tx.remote_inbox().wait_from_now(chat, self.now_ms()).await?;
-        Ok(tx.commit().await?)
+        Ok(Drained::Blocked { retry_in: LOOK_AGAIN })
     }
 
     async fn take_event(&self, row: &PendingRemoteEvent) -> Result<Step, StepError> {

@@ -76,7 +76,7 @@ use crate::{
     namespace::Namespace,
     network::{ChatKey, Network, NetworkClient, SendError},
     queue::Queues,
-    store::{Database, StoreError},
+    store::{Database, Lane, StoreError},
 };
 
 /// When work that waits for a person is looked at without a doorbell.
@@ -110,7 +110,7 @@ pub struct Parts {
 pub struct Hub {
     parts: Parts,
     rooms: Arc<Queues<OwnedRoomId>>,
-    chats: Arc<Queues<ChatKey>>,
+    chats: Arc<Queues<(ChatKey, Lane)>>,
     /// Messages whose authors know that they wait.
     told_waiting: std::sync::Mutex<HashSet<OwnedEventId>>,
     key_waits: KeyWaits,
@@ -179,8 +179,13 @@ impl Hub {
         let chats = tx.remote_inbox().pending_chats().await?;
         drop(tx);
         rooms.into_iter().for_each(|room| self.rooms.ring(room));
-        chats.into_iter().for_each(|chat| self.chats.ring(chat));
+        chats.iter().for_each(|chat| self.ring_chat(chat));
         self.tend_all_verifications().await
+    }
+
+    /// Something of this chat may be in the remote inbox.
+    fn ring_chat(&self, chat: &ChatKey) {
+        Lane::ALL.into_iter().for_each(|lane| self.chats.ring((chat.clone(), lane)));
     }
 
     fn may_use(&self, user: &UserId) -> bool {
@@ -203,7 +208,7 @@ impl Hub {
         let portals = tx.portals().load_by_local(user).await?;
         drop(tx);
         for portal in portals {
-            self.chats.ring(from_remote::chat_of(&portal));
+            self.ring_chat(&from_remote::chat_of(&portal));
             self.rooms.ring(portal.room_id);
         }
         Ok(())

@@ -36,9 +36,9 @@ use crate::{
         RemoteDevice, RemoteEvent, RemoteEventKind, RemoteMessageId, RemoteUserId, SendError, Sent,
         Undecided, VerifyUriError,
     },
-    queue::Drain,
+    queue::{Drain, Drained},
     store::{
-        NewInboxEvent, NewPortal, Portal, PortalState, RoomEncryption,
+        Lane, NewInboxEvent, NewPortal, Portal, PortalState, RoomEncryption,
         testing::{TestDatabase, sqlite},
     },
 };
@@ -366,7 +366,16 @@ impl World {
     /// Something comes from Bob, and his chat is worked on.
     async fn bob(&self, chat: &ChatKey, kind: RemoteEventKind) {
         self.comes(chat, kind).await;
-        Drain::<ChatKey>::drain(&*self.hub, chat).await;
+        self.drain(chat).await;
+    }
+
+    /// Works on a chat: on what lane nothing is left, and on what not.
+    async fn drain(&self, chat: &ChatKey) -> [Drained; 2] {
+        let [messages, reports] = Lane::ALL.map(|lane| (chat.clone(), lane));
+        [
+            Drain::<(ChatKey, Lane)>::drain(&*self.hub, &messages).await,
+            Drain::<(ChatKey, Lane)>::drain(&*self.hub, &reports).await,
+        ]
     }
 
     /// Something comes from the other network.

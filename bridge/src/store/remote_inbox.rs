@@ -19,7 +19,7 @@ const TABLE: &str = "remote_inbox";
 pub struct RemoteInboxId(pub i64);
 
 /// Events of a chat that keep their order among themselves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
     /// Messages, which may be large, and which may have to wait.
     Messages,
@@ -28,6 +28,9 @@ pub enum Lane {
 }
 
 impl Lane {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Messages, Self::Reports];
+
     fn of(kind: &RemoteEventKind) -> Self {
         match kind {
             RemoteEventKind::Message { .. } => Self::Messages,
@@ -132,34 +135,43 @@ impl<'t> RemoteInbox<'t> {
             .collect()
     }
 
-    /// Whether something is open in a chat that is not known to wait.
+    /// Whether something is open in a chat and lane that is not known to wait.
     ///
     /// # Errors
     /// When the database failed.
-    pub async fn has_undated(&mut self, chat: &ChatKey) -> Result<bool, StoreError> {
+    pub async fn has_undated(
+        &mut self,
+        (chat, lane): (&ChatKey, Lane),
+    ) -> Result<bool, StoreError> {
         let row: Option<(i64,)> = sqlx::query_as(
-            "SELECT id FROM remote_inbox \
-             WHERE local_user = $1 AND contact = $2 AND waits_since_ms IS NULL LIMIT 1",
+            "SELECT id FROM remote_inbox WHERE local_user = $1 AND contact = $2 \
+             AND is_message = $3 AND waits_since_ms IS NULL LIMIT 1",
         )
         .bind(local_user(&chat.local))
         .bind(chat.contact.as_str())
+        .bind(lane.is_message())
         .fetch_optional(&mut *self.conn)
         .await?;
         Ok(row.is_some())
     }
 
-    /// Everything that is open in a chat waits, now and from now on: events that were not known to
-    /// wait do so since `now_ms` (milliseconds since 1970).
+    /// Everything that is open in a chat and lane waits, now and from now on: events that were not
+    /// known to wait do so since `now_ms` (milliseconds since 1970).
     ///
     /// # Errors
     /// When the database failed.
-    pub async fn wait_from_now(&mut self, chat: &ChatKey, now_ms: i64) -> Result<(), StoreError> {
+    pub async fn wait_from_now(
+        &mut self,
+        (chat, lane): (&ChatKey, Lane),
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
         sqlx::query(
-            "UPDATE remote_inbox SET waits_since_ms = $3 \
-             WHERE local_user = $1 AND contact = $2 AND waits_since_ms IS NULL",
+            "UPDATE remote_inbox SET waits_since_ms = $4 WHERE local_user = $1 AND contact = $2 \
+             AND is_message = $3 AND waits_since_ms IS NULL",
         )
         .bind(local_user(&chat.local))
         .bind(chat.contact.as_str())
+        .bind(lane.is_message())
         .bind(now_ms)
         .execute(&mut *self.conn)
         .await?;

@@ -4,10 +4,9 @@ use ruma::owned_event_id;
 use sqlx::Executor as _;
 
 use super::*;
-use crate::{
-    queue::Drained,
-    store::{DeliveryStatus, MappedMessage, MessageAuthor},
-};
+use crate::store::{DeliveryStatus, MappedMessage, MessageAuthor};
+
+const WAITS: Drained = Drained::Blocked { retry_in: LOOK_AGAIN };
 
 #[tokio::test]
 async fn a_message_behind_one_that_waits_is_not_even_loaded() {
@@ -22,8 +21,7 @@ async fn a_message_behind_one_that_waits_is_not_even_loaded() {
     world.comes(&chat(), RemoteEventKind::Refused { fingerprint: "aaaa".to_owned() }).await;
 
     let said = world.said().await.len();
-    let drained = Drain::<ChatKey>::drain(&*world.hub, &chat()).await;
-    assert_eq!(drained, Drained::Blocked { retry_in: LOOK_AGAIN });
+    assert_eq!(world.drain(&chat()).await, [WAITS, Drained::Empty]);
     assert_eq!(world.said().await.len(), said + 1, "what is no message is told meanwhile");
 }
 
@@ -34,25 +32,7 @@ async fn a_report_that_waits_holds_back_no_message() {
     // Bob cannot be told of it, so it waits.
     world.bob(&chat(), RemoteEventKind::Expired).await;
     world.comes(&chat(), message(ENCRYPTED)).await;
-    let drained = Drain::<ChatKey>::drain(&*world.hub, &chat()).await;
-    assert_eq!(drained, Drained::Blocked { retry_in: LOOK_AGAIN });
-    assert!(world.said().await.contains(&"hi".to_owned()), "{:?}", world.said().await);
-}
-
-#[tokio::test]
-async fn messages_go_on_while_many_reports_wait() {
-    let world = World::new().await;
-    for number in 0..1000 {
-        let id = RemoteMessageId::new(format!("m{number}"));
-        world.comes(&chat(), RemoteEventKind::Delivered { id }).await;
-    }
-    // Whoever opens the eleventh report fails.
-    let mut raw = world._files.raw_connection().await;
-    let damage = "UPDATE remote_inbox SET event = x'00' \
-        WHERE id = (SELECT id FROM remote_inbox ORDER BY id LIMIT 1 OFFSET 10)";
-    assert_eq!(raw.execute(damage).await.unwrap().rows_affected(), 1);
-    world.comes(&chat(), message(ENCRYPTED)).await;
-    assert_eq!(Drain::<ChatKey>::drain(&*world.hub, &chat()).await, Drained::Failed);
+    assert_eq!(world.drain(&chat()).await, [Drained::Empty, WAITS]);
     assert!(world.said().await.contains(&"hi".to_owned()), "{:?}", world.said().await);
 }
 
@@ -86,7 +66,7 @@ async fn what_is_said_of_messages_is_stored_with_the_end_of_the_rows() {
     ] {
         world.comes(&chat(), kind).await;
     }
-    assert_eq!(Drain::<ChatKey>::drain(&*world.hub, &chat()).await, Drained::Empty);
+    assert_eq!(world.drain(&chat()).await, [Drained::Empty; 2]);
     let mut tx = world.db.read().await.unwrap();
     assert!(tx.remote_inbox().pending_chats().await.unwrap().is_empty());
     let mut statuses = Vec::new();

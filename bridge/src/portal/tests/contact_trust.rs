@@ -47,7 +47,7 @@ impl World {
     /// Both directions are worked on.
     async fn work(&self) {
         Drain::<OwnedRoomId>::drain(&*self.hub, &room()).await;
-        Drain::<ChatKey>::drain(&*self.hub, &chat()).await;
+        self.drain(&chat()).await;
     }
 
     /// What has crossed: to Bob, and to Alice.
@@ -377,7 +377,7 @@ async fn a_distrust_is_not_lost_whenever_the_bridge_dies() {
         let content = MessageContent::Text { body: "distrust".to_owned() };
         let word = RemoteEventKind::Message { id: None, content, security: ENCRYPTED };
         world.comes(&to_bridge, word).await;
-        let is_over = dies_after(deaths, Drain::<ChatKey>::drain(&*world.hub, &to_bridge)).await;
+        let is_over = dies_after(deaths, world.drain(&to_bridge)).await;
         let mut tx = world.db.read().await.unwrap();
         let is_decided = tx.contact_decisions().is_distrusted(&chat()).await.unwrap();
         let is_open = !tx.remote_inbox().pending_chats().await.unwrap().is_empty();

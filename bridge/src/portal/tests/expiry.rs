@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     matrix::DecryptError,
     portal::{expiry::Vain, from_matrix::Step},
-    store::{Lane, PendingRemoteEvent},
+    store::PendingRemoteEvent,
 };
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -11,7 +11,7 @@ const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 impl World {
     async fn look_again(&self) {
         Drain::<OwnedRoomId>::drain(&*self.hub, &room()).await;
-        Drain::<ChatKey>::drain(&*self.hub, &chat()).await;
+        self.drain(&chat()).await;
     }
 
     async fn takes(&self, takes: Takes) {
@@ -45,7 +45,7 @@ impl World {
         let event = RemoteEvent { chat: chat(), sent_at_ms: None, kind: message(ENCRYPTED) };
         let mut tx = self.db.begin().await.unwrap();
         tx.remote_inbox().insert(&event).await.unwrap();
-        tx.remote_inbox().wait_from_now(&chat(), 0).await.unwrap();
+        tx.remote_inbox().wait_from_now((&chat(), Lane::Messages), 0).await.unwrap();
         let messages = (&chat(), Lane::Messages);
         let row = tx.remote_inbox().load_pending(messages, None, 10).await.unwrap().pop();
         tx.commit().await.unwrap();
