@@ -5,13 +5,13 @@ use std::time::Duration;
 use ruma::{OwnedRoomId, UserId};
 use serde_json::Value;
 
-use super::{Hub, StepError, room_state, say::Wording};
+use super::{Hub, StepError, from_remote::chat_of, room_state, say::Wording};
 use crate::{
     matrix::ClientError,
     namespace::AddressTooLong,
     network::RemoteUserId,
     store::{
-        BotPresence, InboxEvent, NewPortal, Portal, PortalState, RoomEncryption, StoreError,
+        BotPresence, InboxEvent, Lane, NewPortal, Portal, PortalState, RoomEncryption, StoreError,
         Transaction,
     },
 };
@@ -48,6 +48,14 @@ pub(super) enum NoRoom {
     Refused(#[source] ClientError),
 }
 
+/// Whether a message of the contact can go there.
+pub(super) fn is_usable(portal: &Portal) -> bool {
+    match portal.state {
+        PortalState::Pending | PortalState::Active => true,
+        PortalState::Made | PortalState::Closed => false,
+    }
+}
+
 impl Hub {
     /// The portal of a chat; makes the encrypted room and invites the person if there is none, or
     /// if they have left it. A room that was made and not ended is ended first.
@@ -56,11 +64,7 @@ impl Hub {
         user: &UserId,
         contact: &RemoteUserId,
     ) -> Result<Result<Portal, NoRoom>, StepError> {
-        let usable = |portal: &Portal| match portal.state {
-            PortalState::Pending | PortalState::Active => true,
-            PortalState::Made | PortalState::Closed => false,
-        };
-        if let Some(portal) = self.find_portal(user, contact).await?.filter(usable) {
+        if let Some(portal) = self.find_portal(user, contact).await?.filter(is_usable) {
             return Ok(Ok(portal));
         }
         let ghost = match self.parts.namespace.ghost_of(contact) {
@@ -76,13 +80,15 @@ impl Hub {
         self.name_ghost(&ghost, contact).await;
         let made = async {
             let (portal, left) = match self.find_portal(user, contact).await? {
-                Some(portal) if usable(&portal) => return Ok(Ok(portal)),
+                Some(portal) if is_usable(&portal) => return Ok(Ok(portal)),
                 Some(made) if made.state == PortalState::Made => (made, LeftBehind::Nothing),
                 closed => self.make_room(user, contact, &ghost, closed).await?,
             };
             let opened = self.open_room(portal).await?;
             if let Ok(portal) = &opened {
                 self.tell_left_behind(portal, left).await?;
+                // Some may have waited for this room.
+                self.chats.ring((chat_of(portal), Lane::Reports));
             }
             Ok(opened)
         };

@@ -10,7 +10,7 @@ use super::{
     Hub, LOOK_AGAIN, StepError,
     contact_trust::DISTRUSTED_BY_CONTACT,
     content,
-    create_room::NoRoom,
+    create_room::{NoRoom, is_usable},
     downgrade::{PLAINTEXT_REFUSED, Passage},
     expiry::Vain,
     leg_changes::Direction,
@@ -191,6 +191,10 @@ impl Hub {
         contact: &RemoteUserId,
     ) -> Result<Step, StepError> {
         let portal = self.find_portal(user, contact).await?;
+        if !portal.as_ref().is_some_and(is_usable) && self.has_message_before(row).await? {
+            // There will be a room for that one.
+            return Ok(Step::Waits);
+        }
         if let Some(portal) = portal.filter(|_| self.may_use(user)) {
             if row.event.kind == RemoteEventKind::Expired {
                 let ended = self.give_up_from_contact(row, &portal, Vain::ContactsDevice).await?;
@@ -204,6 +208,11 @@ impl Hub {
             }
         }
         self.end(row).await
+    }
+
+    async fn has_message_before(&self, row: &PendingRemoteEvent) -> Result<bool, StepError> {
+        let mut tx = self.parts.db.read().await?;
+        Ok(tx.remote_inbox().has_message_before(&row.event.chat, row.id).await?)
     }
 
     /// A message for which there will be no room. Its author has seen it as delivered, because the

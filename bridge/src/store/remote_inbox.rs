@@ -135,6 +135,27 @@ impl<'t> RemoteInbox<'t> {
             .collect()
     }
 
+    /// Whether a message of a chat is open that came before this event.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn has_message_before(
+        &mut self,
+        chat: &ChatKey,
+        event: RemoteInboxId,
+    ) -> Result<bool, StoreError> {
+        let row: Option<(i64,)> = sqlx::query_as(
+            "SELECT id FROM remote_inbox WHERE local_user = $1 AND contact = $2 \
+             AND is_message = 1 AND id < $3 LIMIT 1",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(event.0)
+        .fetch_optional(&mut *self.conn)
+        .await?;
+        Ok(row.is_some())
+    }
+
     /// Whether something is open in a chat and lane that is not known to wait.
     ///
     /// # Errors

@@ -37,6 +37,32 @@ async fn a_report_that_waits_holds_back_no_message() {
 }
 
 #[tokio::test]
+async fn a_report_waits_for_the_room_of_the_message_before_it() {
+    let world = World::new().await;
+    let carol = RemoteUserId::new("carol@example.net");
+    let carols = ChatKey { local: Author::Person(alice().to_owned()), contact: carol.clone() };
+    let refused = || RemoteEventKind::Refused { fingerprint: "aaaa".to_owned() };
+    world.comes(&carols, refused()).await;
+    world.comes(&carols, message(ENCRYPTED)).await;
+    world.comes(&carols, refused()).await;
+    // Nothing makes a room here.
+    assert_eq!(world.drain(&carols).await, [Drained::Failed, WAITS]);
+    let open = async || {
+        let mut tx = world.db.read().await.unwrap();
+        tx.remote_inbox().load_pending((&carols, Lane::Reports), None, 10).await.unwrap().len()
+    };
+    assert_eq!(open().await, 1, "the first was of no room that will be");
+
+    let hers = owned_room_id!("!carol:example.org");
+    world.make_portal_with(&carol, hers.clone()).await;
+    world.drain(&carols).await;
+    assert_eq!(open().await, 0);
+    let mut tx = world.db.read().await.unwrap();
+    let said = tx.matrix_outbox().load_pending(&hers, 10).await.unwrap();
+    assert!(said.iter().any(|row| row.event.content.contains("aaaa")));
+}
+
+#[tokio::test]
 async fn what_is_said_of_messages_is_stored_with_the_end_of_the_rows() {
     let world = World::new().await;
     let ids = [("$1", "m1"), ("$2", "m2")];
