@@ -195,19 +195,18 @@ impl Hub {
             // There will be a room for that one.
             return Ok(Step::Waits);
         }
-        if let Some(portal) = portal.filter(|_| self.may_use(user)) {
-            if row.event.kind == RemoteEventKind::Expired {
-                let ended = self.give_up_from_contact(row, &portal, Vain::ContactsDevice).await?;
-                return Ok(if ended { Step::Done } else { Step::Waits });
-            }
-            match self.tell_of(&portal, &row.event.kind).await {
-                Err(StepError::Encrypt(error)) if error.waits_for_person() => {
-                    return Ok(Step::Waits);
-                }
-                told => told?,
-            }
+        let Some(portal) = portal.filter(|_| self.may_use(user)) else {
+            return self.end(row).await;
+        };
+        if row.event.kind == RemoteEventKind::Expired {
+            let ended = self.give_up_from_contact(row, &portal, Vain::ContactsDevice).await?;
+            return Ok(if ended { Step::Done } else { Step::Waits });
         }
-        self.end(row).await
+        match self.tell_of(&portal, row).await {
+            Ok(()) => Ok(Step::Done),
+            Err(StepError::Encrypt(error)) if error.waits_for_person() => Ok(Step::Waits),
+            Err(error) => Err(error),
+        }
     }
 
     async fn has_message_before(&self, row: &PendingRemoteEvent) -> Result<bool, StepError> {
@@ -392,25 +391,20 @@ impl Hub {
         self.tell_contact_once(contact, notice, text).await
     }
 
-    /// What is not a message.
-    async fn tell_of(&self, portal: &Portal, kind: &RemoteEventKind) -> Result<(), StepError> {
-        match kind {
-            RemoteEventKind::Message { .. }
-            | RemoteEventKind::Expired
-            | RemoteEventKind::Accepted { .. }
-            | RemoteEventKind::Delivered { .. } => Ok(()),
+    /// Tells what is not a message, and ends it.
+    async fn tell_of(&self, portal: &Portal, row: &PendingRemoteEvent) -> Result<(), StepError> {
+        match &row.event.kind {
             RemoteEventKind::Failed { id, reason } => {
                 if self.tell_failed(portal, id, reason).await? {
                     let words = format!("A message of yours was not delivered: {reason}");
-                    self.say(portal, Wording::Private, &words).await?;
+                    return self.end_with_words(portal, row, &words).await;
                 }
-                Ok(())
             }
             RemoteEventKind::Undecryptable { reason } => {
                 let words = format!("A message of your contact could not be decrypted: {reason}");
-                self.say(portal, Wording::Private, &words).await
+                return self.end_with_words(portal, row, &words).await;
             }
-            RemoteEventKind::Held(hold) => self.tell_held(portal, hold).await,
+            RemoteEventKind::Held(hold) => self.tell_held(portal, hold).await?,
             RemoteEventKind::GivenUp { fingerprint } => {
                 let scope = portal.room_id.as_str();
                 let mut tx = self.parts.db.begin().await?;
@@ -418,12 +412,36 @@ impl Hub {
                     let notice = Notice { scope, subject: fingerprint, kind };
                     tx.notices().forget_about(notice).await?;
                 }
-                Ok(tx.commit().await?)
+                tx.commit().await?;
             }
             RemoteEventKind::Refused { fingerprint } => {
-                self.tell_refused(portal, fingerprint).await
+                self.tell_refused(portal, fingerprint).await?;
             }
+            // They have ways of their own.
+            RemoteEventKind::Message { .. }
+            | RemoteEventKind::Expired
+            | RemoteEventKind::Accepted { .. }
+            | RemoteEventKind::Delivered { .. } => {}
         }
+        self.end_row(row).await
+    }
+
+    /// What the bot says is in the outbox with the end of the event: it is said once.
+    async fn end_with_words(
+        &self,
+        portal: &Portal,
+        row: &PendingRemoteEvent,
+        words: &str,
+    ) -> Result<(), StepError> {
+        let staged = self.stage_for_person(portal, Wording::Private, words).await?;
+        let mut tx = self.parts.db.begin().await?;
+        if let Some(staged) = &staged {
+            tx.matrix_outbox().insert(staged).await?;
+        }
+        tx.remote_inbox().mark_done(row.id).await?;
+        tx.commit().await?;
+        self.parts.outbox.ring(&portal.room_id);
+        Ok(())
     }
 
     /// Says once what messages of this chat wait for; every new fingerprint is said, because only

@@ -3,7 +3,7 @@
 use ruma::owned_event_id;
 use sqlx::Executor as _;
 
-use super::*;
+use super::{contact_trust::dies_after, *};
 use crate::store::{DeliveryStatus, MappedMessage, MessageAuthor};
 
 const WAITS: Drained = Drained::Blocked { retry_in: LOOK_AGAIN };
@@ -34,6 +34,26 @@ async fn a_report_that_waits_holds_back_no_message() {
     world.comes(&chat(), message(ENCRYPTED)).await;
     assert_eq!(world.drain(&chat()).await, [Drained::Empty, WAITS]);
     assert!(world.said().await.contains(&"hi".to_owned()), "{:?}", world.said().await);
+}
+
+#[tokio::test]
+async fn a_fault_is_told_once_whenever_the_bridge_dies() {
+    let mut deaths = 0;
+    loop {
+        let world = World::new().await;
+        let reason = "it is broken".to_owned();
+        world.comes(&chat(), RemoteEventKind::Undecryptable { reason }).await;
+        let is_over = dies_after(deaths, world.drain(&chat())).await;
+        world.drain(&chat()).await;
+        let said = world.said().await;
+        let told = said.iter().filter(|text| text.contains("it is broken")).count();
+        assert_eq!(told, 1, "after {deaths} waits: {said:?}");
+        if is_over {
+            break;
+        }
+        deaths += 1;
+    }
+    assert!(deaths > 0);
 }
 
 #[tokio::test]

@@ -355,7 +355,7 @@ async fn a_person_without_a_known_identity_is_distrusted_all_the_same() {
 
 /// Lets work go on until it has waited so often, and ends it there as a death of the process would. Returns whether
 /// it was over before.
-async fn dies_after(waits: usize, work: impl Future) -> bool {
+pub(super) async fn dies_after(waits: usize, work: impl Future) -> bool {
     let (mut work, mut left) = (pin!(work), waits);
     poll_fn(|context| match work.as_mut().poll(context) {
         Poll::Ready(_) => Poll::Ready(true),
