@@ -149,7 +149,9 @@ async fn bob_writes(people: &People, number: usize) -> Result<()> {
         if since.elapsed() >= BOBS_PATIENCE {
             given_up = waiting();
         }
-        let is_ahead = || sent > people.look(|seen| seen.at_alice.len()) + given_up + AHEAD * 4;
+        // What came back to Bob never comes to Alice.
+        let at_rest = || people.look(|seen| seen.at_alice.len() + seen.bounces.len());
+        let is_ahead = || sent > at_rest() + given_up + AHEAD * 4;
         while is_ahead() && since.elapsed() < BOBS_PATIENCE * 4 {
             sleep(LOOK).await;
         }
