@@ -198,8 +198,7 @@ impl Core {
             }
         };
         if !is_news {
-            // An identity may have been given up by it.
-            return Ok(Afterwards { event: true, ..Afterwards::default() });
+            return Ok(Afterwards::default());
         }
         let pins = tx.xmpp_omemo().load_pins(chat).await?;
         insert(tx, chat, None, RemoteEventKind::Held(hold_for(&pins, device))).await
@@ -486,5 +485,24 @@ fn why(error: &DecryptError) -> &'static str {
              altered a repetition"
         }
         _ => "it is malformed or was altered on its way",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_reads_why_a_message_could_not_be_decrypted() {
+        for (error, words) in [
+            (DecryptError::NotForUs, "did not encrypt it for you"),
+            (DecryptError::NoSession, "session is broken; a new one is being set up"),
+            (DecryptError::UnknownPrekey, "session is broken; a new one is being set up"),
+            (DecryptError::Authentication, "session is broken; a new one is being set up"),
+            (DecryptError::Replayed, "its key was used before"),
+            (DecryptError::Payload, "malformed or was altered"),
+        ] {
+            assert!(why(&error).contains(words), "{error}: {}", why(&error));
+        }
     }
 }

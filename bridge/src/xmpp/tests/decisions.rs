@@ -36,7 +36,7 @@ fn new_devices(world: &World) -> Hold {
 }
 
 /// The next event that is not about a message of Alice's.
-async fn next_event(world: &mut World) -> RemoteEventKind {
+pub(super) async fn next_event(world: &mut World) -> RemoteEventKind {
     loop {
         match world.next_event().await {
             RemoteEventKind::Accepted { .. } => {}

@@ -5,6 +5,7 @@ mod contact;
 mod conversation;
 mod decisions;
 mod hostility;
+mod known_devices;
 mod pep;
 mod policy;
 mod trust;

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use assert_matches::assert_matches;
 use e2ee::omemo::{DeviceId, Namespace};
 
@@ -52,43 +54,6 @@ async fn a_changed_identity_is_held_told_once_and_released_by_approval() {
     world.alice_says("m1", "welcome back", PlaintextPolicy::Refuse).await.unwrap();
     let message = world.next_where(|stanza| stanza.attr("id") == Some("m1")).await;
     assert_eq!(world.bob.decrypt(&message).as_deref(), Some("welcome back"));
-}
-
-/// So many devices of Bob were heard before.
-async fn heard(devices: u32) -> World {
-    let world = World::new(Contact::new(1)).await;
-    let another = Contact::new(2).account.identity_key();
-    let mut tx = world.db.begin().await.unwrap();
-    for device in 0..devices {
-        let device = DeviceId::new(1_000_000 + device).unwrap();
-        tx.xmpp_omemo().pin(&chat(), device, another, 1).await.unwrap();
-    }
-    tx.commit().await.unwrap();
-    world
-}
-
-#[tokio::test]
-async fn a_contact_whose_devices_were_all_replaced_is_still_heard_and_not_without_end() {
-    // As many as a device list holds, and so many again.
-    for (devices, is_delivered) in [(127, true), (128, false)] {
-        let mut world = heard(devices).await;
-        let stanza = world.bob_says("b1", "with another device", Namespace::V2).await;
-        world.deliver(&stanza).await;
-        let event = world.next_event().await;
-        assert_eq!(matches!(event, RemoteEventKind::Message { .. }), is_delivered, "{devices}");
-        assert_eq!(matches!(event, RemoteEventKind::Undecryptable { .. }), !is_delivered);
-    }
-}
-
-#[tokio::test]
-async fn a_known_device_can_be_decided_about_though_the_contacts_server_is_silent() {
-    let mut known = heard(1).await;
-    known.disconnect().await;
-    assert_eq!(known.client.devices(&chat()).await.unwrap().len(), 1);
-    let mut unknown = heard(0).await;
-    unknown.disconnect().await;
-    let devices = unknown.client.devices(&chat()).await;
-    assert_eq!(devices.err(), Some(SendError::Temporary), "nobody knows whether there are any");
 }
 
 #[tokio::test]
@@ -238,4 +203,17 @@ async fn a_lost_session_is_told_once_and_replaced() {
     assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
     let healings = world.count_buffered(is_omemo);
     assert_eq!(healings, 0, "one replacement in an hour is enough");
+
+    assert_eq!(world.lose_sessions().await, 1);
+    let almost = Duration::from_secs(60 * 60 - 1);
+    for (id, passed) in [("b5", almost), ("b6", Duration::from_secs(1))] {
+        assert_eq!(world.count_buffered(is_omemo), 0, "the hour is not over");
+        world.clock.pass(passed);
+        let lost = world.bob_says(id, "lost", Namespace::V2).await;
+        world.deliver(&lost).await;
+        assert!(matches!(world.next_event().await, RemoteEventKind::Undecryptable { .. }));
+        world.settle().await;
+    }
+    let empty = world.next_where(is_omemo).await;
+    assert_eq!(world.bob.decrypt(&empty), None);
 }

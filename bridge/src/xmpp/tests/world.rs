@@ -146,7 +146,7 @@ pub(super) struct World {
     pub desk: Arc<Desk>,
     pub bob: Contact,
     pub pings: Pings,
-    files: TestDatabase,
+    pub files: TestDatabase,
     server: Option<Server>,
 }
 

@@ -1,0 +1,136 @@
+//! Which devices of a contact are known, and what comes from others.
+
+use e2ee::omemo::{DeviceId, Namespace};
+use minidom::Element;
+
+use super::{
+    contact::Contact,
+    decisions::next_event,
+    world::{World, chat},
+};
+use crate::{
+    network::{
+        ChatKey, Decider, DeviceDecision, NetworkClient as _, PlaintextPolicy, RemoteEventKind,
+        RemoteUserId, SendError,
+    },
+    store::Repetition,
+};
+
+/// So many devices of Bob were heard before.
+async fn heard(devices: u32) -> World {
+    let world = World::new(Contact::new(1)).await;
+    let another = Contact::new(2).account.identity_key();
+    let mut tx = world.db.begin().await.unwrap();
+    for device in 0..devices {
+        let device = DeviceId::new(1_000_000 + device).unwrap();
+        tx.xmpp_omemo().pin(&chat(), device, another, 1).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    world
+}
+
+#[tokio::test]
+async fn a_contact_whose_devices_were_all_replaced_is_still_heard_and_not_without_end() {
+    // As many as a device list holds, and so many again.
+    for (devices, is_delivered) in [(127, true), (128, false)] {
+        let mut world = heard(devices).await;
+        let stanza = world.bob_says("b1", "with another device", Namespace::V2).await;
+        world.deliver(&stanza).await;
+        let event = world.next_event().await;
+        assert_eq!(matches!(event, RemoteEventKind::Message { .. }), is_delivered, "{devices}");
+        assert_eq!(matches!(event, RemoteEventKind::Undecryptable { .. }), !is_delivered);
+    }
+}
+
+#[tokio::test]
+async fn a_bundle_makes_a_device_wait_only_where_there_is_room() {
+    for (devices, is_room) in [(127, true), (128, false)] {
+        let world = heard(devices).await;
+        let (verified, new) = (DeviceId::new(1_000_000).unwrap(), DeviceId::new(7).unwrap());
+        let [his, another] = [2, 3].map(|seed| Contact::new(seed).account.identity_key());
+        let mut tx = world.db.begin().await.unwrap();
+        let verify = DeviceDecision::Verify;
+        let mut omemo = tx.xmpp_omemo();
+        omemo.decide(&chat(), (verified, his), verify, &Decider::Nobody, 2).await.unwrap();
+        world.core.take_presented(&mut tx, &chat(), new, another).await.unwrap();
+        let pin = tx.xmpp_omemo().find_pin(&chat(), new).await.unwrap();
+        assert_eq!(pin.is_some(), is_room, "{devices}");
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_no_push_has_told_of_is_written_to_once_it_was_heard() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    world.bob.laptop = Some(Box::new(Contact::new(2)));
+    for (id, is_heard) in [("m2", false), ("m3", true)] {
+        if is_heard {
+            let stanza = world.laptop_says("l1", "it is me", Namespace::V2).await;
+            world.deliver(&stanza).await;
+            assert!(matches!(next_event(&mut world).await, RemoteEventKind::Message { .. }));
+        }
+        world.alice_says(id, "to all", PlaintextPolicy::Refuse).await.unwrap();
+        let message = world.next_where(|stanza| stanza.attr("id") == Some(id)).await;
+        let laptop = world.bob.laptop.as_ref().unwrap();
+        assert_eq!(laptop.is_addressed_by(&message), is_heard, "{id}");
+    }
+}
+
+/// A message whose key was altered on its way: what it encrypts, which stands last in it.
+fn altered(stanza: &Element) -> Element {
+    let text = String::from(stanza);
+    let at = text.find("</key>").unwrap() - 8;
+    let other = if text[at..].starts_with('A') { 'B' } else { 'A' };
+    format!("{}{other}{}", &text[..at], &text[at + 1..]).parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_session_with_a_listed_device_is_replaced_though_it_was_never_heard() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    world.bob_gets_a_laptop(2).await;
+    let stanza = world.laptop_says("l1", "it is me", Namespace::V2).await;
+    world.deliver(&altered(&stanza)).await;
+    assert!(matches!(next_event(&mut world).await, RemoteEventKind::Undecryptable { .. }));
+    let laptop = Contact::new(2);
+    world.next_where(|stanza| laptop.is_addressed_by(stanza)).await;
+}
+
+#[tokio::test]
+async fn a_device_that_anybody_made_up_costs_no_session() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    // It is on no list.
+    world.bob.laptop = Some(Box::new(Contact::new(2)));
+    let stanza = world.laptop_says("l1", "it is me", Namespace::V2).await;
+    world.deliver(&altered(&stanza)).await;
+    assert!(matches!(next_event(&mut world).await, RemoteEventKind::Undecryptable { .. }));
+    let mut raw = world.files.raw_connection().await;
+    let heals = sqlx::query("SELECT device_id FROM xmpp_heals").fetch_all(&mut raw).await.unwrap();
+    assert!(heals.is_empty());
+}
+
+#[tokio::test]
+async fn a_stanza_of_whom_no_address_can_be_made_is_ended() {
+    let mut world = World::new(Contact::new(1)).await;
+    let stanza = world.bob_says("b1", "hello", Namespace::V2).await;
+    let nobody = ChatKey { contact: RemoteUserId::new("@@"), ..chat() };
+    let mut tx = world.db.begin().await.unwrap();
+    let bytes = String::from(&stanza).into_bytes();
+    let stored = tx.xmpp_inbox().insert(&nobody, "", Repetition::Never, &bytes, 1).await.unwrap();
+    assert!(stored.is_some());
+    tx.commit().await.unwrap();
+    assert!(world.core.take_next(&nobody).await.unwrap());
+    assert!(!world.core.take_next(&nobody).await.unwrap(), "nothing of it is left");
+}
+
+#[tokio::test]
+async fn a_known_device_can_be_decided_about_though_the_contacts_server_is_silent() {
+    let mut known = heard(1).await;
+    known.disconnect().await;
+    assert_eq!(known.client.devices(&chat()).await.unwrap().len(), 1);
+    let mut unknown = heard(0).await;
+    unknown.disconnect().await;
+    let devices = unknown.client.devices(&chat()).await;
+    assert_eq!(devices.err(), Some(SendError::Temporary), "nobody knows whether there are any");
+}
