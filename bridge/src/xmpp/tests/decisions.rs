@@ -99,6 +99,24 @@ async fn a_new_device_of_a_verified_contact_gets_nothing_and_is_not_heard_until_
 }
 
 #[tokio::test]
+async fn a_device_that_gets_no_key_does_not_count() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    let phone = world.bob.fingerprint();
+    assert_eq!(world.decide(&[phone], DeviceDecision::Verify).await, Ok(1));
+    let mut laptop = Contact::new(5);
+    laptop.bundles = false;
+    world.bob.laptop = Some(Box::new(laptop));
+    for namespace in Namespace::ALL {
+        let push = world.bob.push(namespace, &world.bob.devices());
+        world.deliver(&World::message("bob@example.org", "p1", vec![push])).await;
+    }
+    world.settle().await;
+    let sent = world.alice_says("m2", "two", PlaintextPolicy::Refuse).await.unwrap();
+    assert_eq!(sent.security, VERIFIED, "all who can read it are verified");
+}
+
+#[tokio::test]
 async fn a_new_device_that_is_heard_first_waits_too() {
     let mut world = bob_is_verified_and_gets_a_laptop().await;
     for namespace in Namespace::ALL {

@@ -1,5 +1,7 @@
 //! Which devices of a contact are known, and what comes from others.
 
+use std::sync::atomic::Ordering;
+
 use e2ee::omemo::{DeviceId, Namespace};
 use minidom::Element;
 
@@ -10,10 +12,11 @@ use super::{
 };
 use crate::{
     network::{
-        ChatKey, Decider, DeviceDecision, NetworkClient as _, PlaintextPolicy, RemoteEventKind,
-        RemoteUserId, SendError,
+        ChatKey, Decider, DeviceDecision, Hold, NetworkClient as _, PlaintextPolicy,
+        RemoteEventKind, RemoteUserId, SendError,
     },
-    store::Repetition,
+    store::{DevicePin, PinChange, PinTrust, Repetition},
+    xmpp::{trust::changed_fingerprints, xml::PUBSUB_EVENT},
 };
 
 /// So many devices of Bob were heard before.
@@ -133,4 +136,75 @@ async fn a_known_device_can_be_decided_about_though_the_contacts_server_is_silen
     unknown.disconnect().await;
     let devices = unknown.client.devices(&chat()).await;
     assert_eq!(devices.err(), Some(SendError::Temporary), "nobody knows whether there are any");
+}
+
+#[test]
+fn only_a_change_of_a_listed_and_trusted_device_holds_messages() {
+    let [first, second] = [1, 2].map(|seed| Contact::new(seed).account.identity_key());
+    let change = Some(PinChange { identity: second, since_ms: 2 });
+    let pin = |device: u32, trust, change| DevicePin {
+        device: DeviceId::new(device).unwrap(),
+        identity: first,
+        trust,
+        since_ms: 1,
+        change,
+    };
+    let pins = [
+        pin(1, PinTrust::Pinned, change),
+        pin(2, PinTrust::Pinned, None),
+        pin(3, PinTrust::Distrusted, change),
+        pin(4, PinTrust::Verified, change),
+    ];
+    let listed = [1, 2, 3].map(|device| DeviceId::new(device).unwrap()).into();
+    assert_eq!(changed_fingerprints(&pins, &listed), [second.fingerprint()]);
+}
+
+#[tokio::test]
+async fn our_device_is_announced_to_a_contact_with_the_first_message() {
+    let mut world = World::new(Contact::new(1)).await;
+    let is_announcement = |stanza: &Element| stanza.has_child("event", PUBSUB_EVENT);
+    for (id, announcements) in [("m1", Namespace::ALL.len()), ("m2", 0)] {
+        world.alice_says(id, "hello", PlaintextPolicy::Refuse).await.unwrap();
+        for _ in 0..announcements {
+            world.next_where(is_announcement).await;
+        }
+        world.next_where(|stanza| stanza.attr("id") == Some(id)).await;
+        assert_eq!(world.count_buffered(is_announcement), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_a_bundle_has_given_up_is_told_at_once() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    world.bob.reinstall_under_the_same_number(7);
+    let given_up = RemoteEventKind::GivenUp { fingerprint: world.bob.fingerprint() };
+    for (id, seed) in [("m2", 7), ("m3", 8)] {
+        world.bob.reinstall_under_the_same_number(seed);
+        // His client publishes its list when it starts.
+        let push = world.bob.push(Namespace::V2, &[world.bob.device()]);
+        world.deliver(&World::message("bob@example.org", id, vec![push])).await;
+        world.settle().await;
+        while world.take_event().await.is_some() {}
+        let rung = world.bells.rung.load(Ordering::SeqCst);
+        let held = world.alice_says(id, "still you?", PlaintextPolicy::Refuse).await;
+        assert!(matches!(held, Err(SendError::Held(Hold::IdentityChanged { .. }))), "{id}");
+        assert!(world.bells.rung.load(Ordering::SeqCst) > rung, "{id}");
+    }
+    assert!(world.take_event().await.unwrap().kind == given_up);
+}
+
+#[tokio::test]
+async fn a_device_of_one_namespace_that_cannot_be_used_does_not_stop_the_message_in_the_other() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    let mut laptop = Contact::new(2);
+    laptop.bundles = false;
+    world.bob.laptop = Some(Box::new(laptop));
+    let push = world.bob.push(Namespace::Legacy, &world.bob.devices());
+    world.deliver(&World::message("bob@example.org", "p1", vec![push])).await;
+    world.settle().await;
+    world.alice_says("m2", "two", PlaintextPolicy::Refuse).await.unwrap();
+    let message = world.next_where(|stanza| stanza.attr("id") == Some("m2")).await;
+    assert!(world.bob.is_addressed_by(&message));
 }

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -87,11 +87,13 @@ impl TestClock {
 #[derive(Default)]
 pub(super) struct Bells {
     committed: Notify,
+    pub rung: AtomicUsize,
     pub unblocked: Mutex<Vec<ChatKey>>,
 }
 
 impl RemoteEvents for Bells {
     fn committed(&self, _: &ChatKey) {
+        self.rung.fetch_add(1, Ordering::SeqCst);
         self.committed.notify_one();
     }
 
