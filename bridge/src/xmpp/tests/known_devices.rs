@@ -82,9 +82,11 @@ async fn a_device_that_no_push_has_told_of_is_written_to_once_it_was_heard() {
 /// A message whose key was altered on its way: what it encrypts, which stands last in it.
 fn altered(stanza: &Element) -> Element {
     let text = String::from(stanza);
-    let at = text.find("</key>").unwrap() - 8;
-    let other = if text[at..].starts_with('A') { 'B' } else { 'A' };
-    format!("{}{other}{}", &text[..at], &text[at + 1..]).parse().unwrap()
+    let (before, after) = text.split_once("</key>").unwrap();
+    let (kept, last) = before.split_at(before.len() - 8);
+    let other = if last.starts_with('A') { 'B' } else { 'A' };
+    let last: String = [other].into_iter().chain(last.chars().skip(1)).collect();
+    format!("{kept}{last}</key>{after}").parse().unwrap()
 }
 
 #[tokio::test]
@@ -162,6 +164,8 @@ fn only_a_change_of_a_listed_and_trusted_device_holds_messages() {
 #[tokio::test]
 async fn our_device_is_announced_to_a_contact_with_the_first_message() {
     let mut world = World::new(Contact::new(1)).await;
+    // The stream is up.
+    world.settle().await;
     let is_announcement = |stanza: &Element| stanza.has_child("event", PUBSUB_EVENT);
     for (id, announcements) in [("m1", Namespace::ALL.len()), ("m2", 0)] {
         world.alice_says(id, "hello", PlaintextPolicy::Refuse).await.unwrap();
