@@ -148,7 +148,7 @@ pub(super) struct World {
     pub desk: Arc<Desk>,
     pub bob: Contact,
     pub pings: Pings,
-    pub files: TestDatabase,
+    files: TestDatabase,
     server: Option<Server>,
 }
 
@@ -523,6 +523,13 @@ impl World {
         let mut connection = self.files.raw_connection().await;
         let result = sqlx::query("DELETE FROM xmpp_sessions").execute(&mut connection).await;
         result.unwrap().rows_affected()
+    }
+
+    /// When a session was last replaced, in milliseconds since 1970.
+    pub(super) async fn last_heal(&self) -> Option<i64> {
+        let mut raw = self.files.raw_connection().await;
+        let newest = sqlx::query_scalar("SELECT MAX(healed_ms) FROM xmpp_heals");
+        newest.fetch_one(&mut raw).await.unwrap()
     }
 
     /// How many stanzas of a kind have come and were not looked at.
