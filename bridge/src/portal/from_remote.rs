@@ -4,7 +4,7 @@
 //! homeserver is behind with what became of a person's messages, the contact's go on.
 
 use async_trait::async_trait;
-use ruma::UserId;
+use ruma::{EventId, UserId};
 
 use super::{
     Hub, LOOK_AGAIN, StepError,
@@ -27,7 +27,7 @@ use crate::{
         RemoteUserId,
     },
     queue::{Drain, Drained},
-    store::{Lane, Notice, PendingRemoteEvent, Portal, PortalState, RemoteInboxId},
+    store::{DeliveryStatus, Lane, Notice, PendingRemoteEvent, Portal, PortalState, RemoteInboxId},
 };
 
 /// Messages loaded at a time: one may be large, and the queues of many chats work at the same time.
@@ -198,6 +198,11 @@ impl Hub {
         let Some(portal) = portal.filter(|_| self.may_use(user)) else {
             return self.end(row).await;
         };
+        if is_progress(row) {
+            // Of before there were lanes: it stands among the messages.
+            self.tell_progress(Some(&portal), std::slice::from_ref(row)).await?;
+            return Ok(Step::Done);
+        }
         if row.event.kind == RemoteEventKind::Expired {
             let ended = self.give_up_from_contact(row, &portal, Vain::ContactsDevice).await?;
             return Ok(if ended { Step::Done } else { Step::Waits });
@@ -395,14 +400,11 @@ impl Hub {
     async fn tell_of(&self, portal: &Portal, row: &PendingRemoteEvent) -> Result<(), StepError> {
         match &row.event.kind {
             RemoteEventKind::Failed { id, reason } => {
-                if self.tell_failed(portal, id, reason).await? {
-                    let words = format!("A message of yours was not delivered: {reason}");
-                    return self.end_with_words(portal, row, &words).await;
-                }
+                return self.tell_failed(portal, row, id, reason).await;
             }
             RemoteEventKind::Undecryptable { reason } => {
                 let words = format!("A message of your contact could not be decrypted: {reason}");
-                return self.end_with_words(portal, row, &words).await;
+                return self.end_with_words(portal, row, &words, None).await;
             }
             RemoteEventKind::Held(hold) => self.tell_held(portal, hold).await?,
             RemoteEventKind::GivenUp { fingerprint } => {
@@ -426,15 +428,20 @@ impl Hub {
         self.end_row(row).await
     }
 
-    /// What the bot says is in the outbox with the end of the event: it is said once.
-    async fn end_with_words(
+    /// What the bot says is in the outbox with the end of the event: it is said once. So is that a
+    /// message of ours has failed, where it is about one.
+    pub(super) async fn end_with_words(
         &self,
         portal: &Portal,
         row: &PendingRemoteEvent,
         words: &str,
+        failed: Option<&EventId>,
     ) -> Result<(), StepError> {
         let staged = self.stage_for_person(portal, Wording::Private, words).await?;
         let mut tx = self.parts.db.begin().await?;
+        if let Some(failed) = failed {
+            tx.message_map().set_status(failed, DeliveryStatus::Failed).await?;
+        }
         if let Some(staged) = &staged {
             tx.matrix_outbox().insert(staged).await?;
         }

@@ -99,22 +99,25 @@ impl Hub {
         Ok(())
     }
 
-    /// The other network has refused a message of ours. Returns whether there is such a message:
-    /// anybody can name one that there is not.
+    /// The other network has refused a message of ours: its author is told, once however often it
+    /// is said, and of none that there is not, which anybody can name.
     pub(super) async fn tell_failed(
         &self,
         portal: &Portal,
+        row: &PendingRemoteEvent,
         id: &RemoteMessageId,
         reason: &str,
-    ) -> Result<bool, StepError> {
+    ) -> Result<(), StepError> {
         let chat = chat_of(portal);
-        let mut tx = self.parts.db.begin().await?;
+        let mut tx = self.parts.db.read().await?;
         let found = tx.message_map().find_by_remote(&chat, MessageAuthor::Local, id).await?;
-        let Some(message) = found else { return Ok(false) };
-        tx.message_map().set_status(&message.event_id, DeliveryStatus::Failed).await?;
-        tx.commit().await?;
-        self.set_fate(portal, &message.event_id, Fate::Failed(reason)).await;
-        Ok(true)
+        drop(tx);
+        let news = found.filter(|message| message.status != DeliveryStatus::Failed);
+        let Some(MappedMessage { event_id, .. }) = news else { return self.end_row(row).await };
+        let words = format!("A message of yours was not delivered: {reason}");
+        self.end_with_words(portal, row, &words, Some(&event_id)).await?;
+        self.set_fate(portal, &event_id, Fate::Failed(reason)).await;
+        Ok(())
     }
 
     /// The other network has said how far messages of ours have come, all of them of one chat: `rows` are progress, see

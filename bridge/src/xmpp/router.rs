@@ -21,7 +21,8 @@ use crate::{
 /// somebody who is away either; the author of one more message is told that it was not taken.
 const MAX_WAITING_MESSAGES: u32 = 1000;
 
-/// Receipts and errors that may wait there: the homeserver takes each of them as an event.
+/// Receipts and errors that may wait there, with what our own server has confirmed: the homeserver may be behind with
+/// telling the person. One more is dropped.
 const MAX_WAITING_REPORTS: u32 = 10_000;
 
 /// And how much room each of these may take in the store.

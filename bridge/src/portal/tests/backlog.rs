@@ -1,6 +1,6 @@
 //! What waits in a chat, and what does not wait behind it.
 
-use ruma::owned_event_id;
+use ruma::{EventId, event_id};
 use sqlx::Executor as _;
 
 use super::{contact_trust::dies_after, *};
@@ -82,12 +82,9 @@ async fn a_report_waits_for_the_room_of_the_message_before_it() {
     assert!(said.iter().any(|row| row.event.content.contains("aaaa")));
 }
 
-#[tokio::test]
-async fn what_is_said_of_messages_is_stored_with_the_end_of_the_rows() {
-    let world = World::new().await;
-    let ids = [("$1", "m1"), ("$2", "m2")];
-    let mut tx = world.db.begin().await.unwrap();
-    for (event_id, id) in ids {
+impl World {
+    /// A message of Alice's is on its way.
+    async fn alice_has_sent(&self, event_id: &str, id: &str) {
         let message = MappedMessage {
             event_id: event_id.try_into().unwrap(),
             room_id: room(),
@@ -98,9 +95,47 @@ async fn what_is_said_of_messages_is_stored_with_the_end_of_the_rows() {
             remote_leg: ENCRYPTED,
             status: DeliveryStatus::Pending,
         };
+        let mut tx = self.db.begin().await.unwrap();
         tx.message_map().insert(&message).await.unwrap();
+        tx.commit().await.unwrap();
     }
-    tx.commit().await.unwrap();
+
+    async fn status_of(&self, event_id: &EventId) -> DeliveryStatus {
+        let mut tx = self.db.read().await.unwrap();
+        tx.message_map().find_by_event(event_id).await.unwrap().unwrap().status
+    }
+}
+
+#[tokio::test]
+async fn that_a_message_has_failed_is_told_once_however_often_it_is_said() {
+    let world = World::new().await;
+    world.alice_has_sent("$1", "m1").await;
+    for _ in 0..3 {
+        let (id, reason) = (RemoteMessageId::new("m1"), "he is away".to_owned());
+        world.bob(&chat(), RemoteEventKind::Failed { id, reason }).await;
+    }
+    let said = world.said().await;
+    assert_eq!(said.iter().filter(|text| text.contains("he is away")).count(), 1, "{said:?}");
+    assert_eq!(world.status_of(event_id!("$1")).await, DeliveryStatus::Failed);
+}
+
+#[tokio::test]
+async fn what_was_said_before_the_upgrade_is_told_too() {
+    let world = World::new().await;
+    world.alice_has_sent("$1", "m1").await;
+    world.comes(&chat(), RemoteEventKind::Delivered { id: RemoteMessageId::new("m1") }).await;
+    let mut raw = world._files.raw_connection().await;
+    raw.execute("UPDATE remote_inbox SET is_message = 1").await.unwrap();
+    assert_eq!(world.drain(&chat()).await, [Drained::Empty; 2]);
+    assert_eq!(world.status_of(event_id!("$1")).await, DeliveryStatus::Delivered);
+}
+
+#[tokio::test]
+async fn what_is_said_of_messages_is_stored_with_the_end_of_the_rows() {
+    let world = World::new().await;
+    for (event_id, id) in [("$1", "m1"), ("$2", "m2")] {
+        world.alice_has_sent(event_id, id).await;
+    }
     let id = |id: &str| RemoteMessageId::new(id);
     let accepted = |id| RemoteEventKind::Accepted { id, security: ENCRYPTED };
     for kind in [
@@ -115,9 +150,7 @@ async fn what_is_said_of_messages_is_stored_with_the_end_of_the_rows() {
     assert_eq!(world.drain(&chat()).await, [Drained::Empty; 2]);
     let mut tx = world.db.read().await.unwrap();
     assert!(tx.remote_inbox().pending_chats().await.unwrap().is_empty());
-    let mut statuses = Vec::new();
-    for event in [owned_event_id!("$1"), owned_event_id!("$2")] {
-        statuses.push(tx.message_map().find_by_event(&event).await.unwrap().unwrap().status);
-    }
-    assert_eq!(statuses, [DeliveryStatus::Delivered, DeliveryStatus::Failed]);
+    drop(tx);
+    assert_eq!(world.status_of(event_id!("$1")).await, DeliveryStatus::Delivered);
+    assert_eq!(world.status_of(event_id!("$2")).await, DeliveryStatus::Failed);
 }
