@@ -8,6 +8,7 @@ mod hostility;
 mod known_devices;
 mod pep;
 mod policy;
+mod server;
 mod trust;
 mod world;
 

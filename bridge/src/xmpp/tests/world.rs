@@ -15,13 +15,12 @@ use jid::BareJid;
 use minidom::Element;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng as _};
 use ruma::{OwnedUserId, UserId, owned_event_id, owned_room_id, owned_user_id};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
-    sync::Notify,
-    task::JoinHandle,
-};
+use tokio::{io::AsyncWriteExt as _, sync::Notify};
 
-use super::contact::{ALICE, BOB, Contact, now};
+use super::{
+    contact::{ALICE, BOB, Contact, now},
+    server::{Server, answer_for},
+};
 use crate::{
     clock::Clock,
     network::{
@@ -37,9 +36,8 @@ use crate::{
     xmpp::{
         XmppClient, XmppConfig,
         core::Core,
-        reader::{Limits, StreamEvent, StreamReader},
-        stream::StreamError,
-        xml::{self, COMPONENT, El, PING, PUBSUB},
+        reader::{Limits, StreamReader},
+        xml::{self, El, PING, PUBSUB},
     },
 };
 
@@ -150,13 +148,6 @@ pub(super) struct World {
     pub pings: Pings,
     files: TestDatabase,
     server: Option<Server>,
-}
-
-struct Server {
-    io: DuplexStream,
-    reader: StreamReader,
-    buffer: VecDeque<Element>,
-    serving: JoinHandle<Result<(), StreamError>>,
 }
 
 pub(super) fn chat() -> ChatKey {
@@ -552,62 +543,5 @@ async fn serve_pings(server: Option<&mut Server>, pings: Pings) {
         server.buffer.push_back(stanza);
     } else if pings == Pings::Answered {
         server.write(&stanza).await;
-    }
-}
-
-fn answer_for(bob: &Contact, request: &Element) -> Element {
-    let answer = El::stanza("iq")
-        .attr("from", BOB)
-        .attr("to", request.attr("from").unwrap())
-        .attr("id", request.attr("id").unwrap());
-    let items =
-        request.get_child("pubsub", PUBSUB).and_then(|pubsub| pubsub.get_child("items", PUBSUB));
-    let id = items.and_then(|items| items.get_child("item", PUBSUB)?.attr("id"));
-    let node = items.and_then(|items| items.attr("node"));
-    match node.and_then(|node| Some((node, bob.item(node, id)?))) {
-        Some((node, item)) => {
-            let items = El::new("items", PUBSUB).attr("node", node).child(item);
-            let pubsub = El::new("pubsub", PUBSUB).child(items);
-            answer.attr("type", "result").child(pubsub).build()
-        }
-        None => {
-            let condition = El::new("item-not-found", xml::STANZAS);
-            let error = El::stanza("error").attr("type", "cancel").child(condition);
-            answer.attr("type", "error").child(error).build()
-        }
-    }
-}
-
-impl Server {
-    async fn open(&mut self) {
-        let StreamEvent::Opened { .. } = self.event().await else { panic!("no stream header") };
-        let header = format!(
-            "<?xml version='1.0'?><stream:stream xmlns='{COMPONENT}' xmlns:stream='{}' id='s1'>",
-            xml::STREAM
-        );
-        self.io.write_all(header.as_bytes()).await.unwrap();
-        let handshake = self.read().await;
-        // SHA-1 of "s1secret".
-        assert_eq!(handshake.text(), "3d1121b21f6287dc58010ebe9a95fa84ee2483d4");
-        self.write(&El::stanza("handshake").build()).await;
-    }
-
-    async fn event(&mut self) -> StreamEvent {
-        loop {
-            // Byte by byte: nothing may be taken from the stream that is not used up here.
-            let byte = [self.io.read_u8().await.expect("the stream is up")];
-            if let Some(event) = self.reader.read(&mut byte.as_slice()).unwrap() {
-                return event;
-            }
-        }
-    }
-
-    async fn read(&mut self) -> Element {
-        let StreamEvent::Stanza(stanza) = self.event().await else { panic!("no stanza") };
-        stanza
-    }
-
-    async fn write(&mut self, stanza: &Element) {
-        self.io.write_all(&xml::to_bytes(stanza)).await.unwrap();
     }
 }
