@@ -1,5 +1,9 @@
 //! Who owns a device, and for how long.
 
+mod homeserver;
+mod opening;
+mod sealing;
+mod two_bridges;
 mod wedged;
 
 use std::{
@@ -37,21 +41,31 @@ async fn devices(loaded: usize) -> (Arc<Devices>, TestDatabase) {
 
 async fn devices_at(homeserver: &Url, loaded: usize) -> (Arc<Devices>, TestDatabase) {
     let database = sqlite();
+    let limits = DeviceLimits { loaded, ..DeviceLimits::default() };
+    (devices_on(&database, homeserver, "xmpp", limits).await, database)
+}
+
+/// The devices of the bridge to a network.
+async fn devices_on(
+    database: &TestDatabase,
+    homeserver: &Url,
+    network: &str,
+    limits: DeviceLimits,
+) -> Arc<Devices> {
     let http = reqwest::Client::builder().build().unwrap();
     let client = MatrixClient::new(http, homeserver, Zeroizing::new("token".to_owned()))
         .with_first_wait(Duration::from_millis(1));
-    let bot = user_id!("@gephyra:example.org").to_owned();
-    let devices = Devices::new(DevicesParts {
+    let bot = OwnedUserId::try_from(format!("@{network}:example.org")).unwrap();
+    Devices::new(DevicesParts {
         client,
         db: database.open().await,
         clock: Arc::new(SystemClock),
-        namespace: Namespace::new("xmpp", bot),
+        namespace: Namespace::new(network, bot),
         events: Arc::new(NoBell),
         tracker: TaskTracker::new(),
         stop: CancellationToken::new(),
-        limits: DeviceLimits { loaded, ..DeviceLimits::default() },
-    });
-    (devices, database)
+        limits,
+    })
 }
 
 fn ghost(number: usize) -> OwnedUserId {

@@ -1,6 +1,5 @@
 //! A device whose session opens nothing any more, and of which there is no key to begin another.
 
-use axum::{Json, Router, http::Uri};
 use e2ee::matrix::{DeviceRole, Machine, RequestBody, Response};
 use matrix_sdk_crypto::{
     olm::Session,
@@ -14,36 +13,12 @@ use ruma::{
     },
 };
 use serde_json::json;
-use tokio::{net::TcpListener, task::JoinSet};
 use vodozemac::olm::{Account, OlmMessage, SessionConfig};
 
-use super::*;
+use super::{homeserver::Homeserver, *};
 
 fn alice() -> &'static UserId {
     user_id!("@alice:example.org")
-}
-
-/// A homeserver that has no one-time key of anybody, and counts who asks for one.
-async fn homeserver_without_keys() -> (Url, Arc<AtomicUsize>, JoinSet<()>) {
-    let claims = Arc::new(AtomicUsize::new(0));
-    let seen = claims.clone();
-    let answer = async move |uri: Uri| {
-        Json(match uri.path().rsplit('/').next() {
-            Some("claim") => {
-                seen.fetch_add(1, Ordering::SeqCst);
-                json!({ "one_time_keys": {} })
-            }
-            Some("upload") => json!({ "one_time_key_counts": { "signed_curve25519": 100 } }),
-            _ => json!({ "device_keys": {} }),
-        })
-    };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
-    let mut server = JoinSet::new();
-    server.spawn(async move {
-        axum::serve(listener, Router::new().fallback(answer)).await.unwrap();
-    });
-    (url, claims, server)
 }
 
 async fn load(user: &UserId, device: &str, store: &Arc<MemoryStore>) -> Machine {
@@ -121,11 +96,13 @@ async fn a_device_that_yields_no_key_is_asked_once_and_not_with_every_exchange()
     let wedging = stray(&curve_key(&ghosts).await, &curve_key(&alices).await);
     machine.receive_sync(wedging).await.unwrap();
 
-    let (url, claims, _server) = homeserver_without_keys().await;
-    let (devices, _database) = devices_at(&url, 2).await;
+    let homeserver = Homeserver::start().await;
+    let (devices, _database) = devices_at(&homeserver.url, 2).await;
     let mut device = Device::new(ghost(1), devices.shared.clone(), Arc::default());
     for _ in 0..3 {
         device.exchange(&machine).await.unwrap();
-        assert_eq!(claims.load(Ordering::SeqCst), 1);
+        let state = homeserver.state();
+        let claims = state.requests.iter().filter(|request| *request == "claim");
+        assert_eq!(claims.count(), 1, "nobody has given it a key");
     }
 }
