@@ -53,7 +53,9 @@ impl Approve {
 
 fn answer<E: std::error::Error>(approved: Result<usize, E>) -> String {
     match approved {
-        Ok(0) => "Nothing waits for your approval here.".to_owned(),
+        Ok(0) => "Nothing waits for your approval here. A key that you have distrusted comes back \
+                  only by “!xmpp trust” with its fingerprint."
+            .to_owned(),
         Ok(approved) => format!("Approved ({approved}). What was held is on its way."),
         Err(error) => failed(&error),
     }

@@ -270,7 +270,7 @@ impl XmppOmemo<'_> {
     /// Compares the identity that a device presents with its pin. A device that presents the
     /// pinned one is as before any change: otherwise nothing but the approval of a strange
     /// identity would let messages out again. A device that waits has not been trusted under any
-    /// identity, so it waits under the one that it presents.
+    /// identity, so it waits under the one that it presents, and is distrusted if that one is.
     ///
     /// # Errors
     /// When nothing was stored.
@@ -288,7 +288,9 @@ impl XmppOmemo<'_> {
         let (changed, outcome) = if pin.identity == presented {
             (DevicePin { change: None, ..pin }, Presented::Returned)
         } else if pin.trust == PinTrust::Waiting {
-            (DevicePin { identity: presented, since_ms: now_ms, ..pin }, Presented::News)
+            let is_distrusted = self.find_distrusted(chat, presented).await?.is_some();
+            let trust = if is_distrusted { PinTrust::Distrusted } else { pin.trust };
+            (DevicePin { identity: presented, trust, since_ms: now_ms, ..pin }, Presented::News)
         } else {
             let change = Some(PinChange { identity: presented, since_ms: now_ms });
             (DevicePin { change, ..pin }, Presented::News)
@@ -301,7 +303,8 @@ impl XmppOmemo<'_> {
 
     /// Carries out a decision about a device under an identity: the pinned one, or the one that it
     /// presents in its place, which is the pinned one from then on; sessions with the device under
-    /// the other are forgotten. Returns whether that changed anything.
+    /// the other are forgotten. An approval lets no identity in that is distrusted, under whatever number. Returns
+    /// whether that changed anything.
     ///
     /// # Errors
     /// When nothing was stored.
@@ -315,9 +318,11 @@ impl XmppOmemo<'_> {
     ) -> Result<bool, StoreError> {
         let Some(pin) = self.find_pin(chat, device).await? else { return Ok(false) };
         let is_change = pin.change.is_some_and(|change| change.identity == identity);
+        let is_distrusted = pin.trust == PinTrust::Distrusted
+            || self.find_distrusted(chat, identity).await?.is_some();
         match decision {
             // An approval is of all that was shown: what was distrusted comes back by its name only.
-            DeviceDecision::Approve if pin.trust == PinTrust::Distrusted => return Ok(false),
+            DeviceDecision::Approve if is_distrusted => return Ok(false),
             // What only the contact's server presents takes the trusted identity from nobody.
             DeviceDecision::Distrust if is_change && pin.is_trusted() => return Ok(false),
             _ => {}

@@ -244,13 +244,19 @@ pub(super) async fn judge(
     if let Some(pin) = pin.filter(|pin| pin.trust == PinTrust::Distrusted) {
         return Ok(Verdict::Refused(pin));
     }
-    if let Err(DecryptError::IdentityChanged { presented }) = decrypted {
-        return Ok(Verdict::Waits(*presented));
-    }
-    if let (None, Ok(decrypted)) = (pin, decrypted)
-        && let Some(same) = tx.xmpp_omemo().find_distrusted(chat, decrypted.identity).await?
+    // A distrusted identity is so under every number, also under that of a device that had another.
+    let news = match (pin, decrypted) {
+        (_, Err(DecryptError::IdentityChanged { presented })) => Some(*presented),
+        (None, Ok(decrypted)) => Some(decrypted.identity),
+        _ => None,
+    };
+    if let Some(identity) = news
+        && let Some(same) = tx.xmpp_omemo().find_distrusted(chat, identity).await?
     {
         return Ok(Verdict::Refused(same));
+    }
+    if let Err(DecryptError::IdentityChanged { presented }) = decrypted {
+        return Ok(Verdict::Waits(*presented));
     }
     let waits = match pin.map(|pin| (pin, pin.trust)) {
         Some((pin, PinTrust::Distrusted)) => return Ok(Verdict::Refused(pin)),

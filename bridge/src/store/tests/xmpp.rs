@@ -26,6 +26,7 @@ on_both_databases!(
     the_first_identity_is_pinned,
     a_change_is_news_once_and_approved_with_its_sessions,
     after_a_verification_new_devices_wait_for_ever,
+    a_distrusted_identity_is_so_under_every_number,
     device_lists_tell_whether_they_changed,
     healing_is_bounded,
     contacts_are_asked_once,
@@ -49,7 +50,7 @@ fn device(id: u32) -> DeviceId {
     DeviceId::new(id).unwrap()
 }
 
-/// The base point and another point of the curve.
+/// The base point (9) and other points of the curve, such as 16 and 36.
 fn identity(u: u8) -> IdentityKey {
     let mut bytes = [0; 32];
     bytes[0] = u;
@@ -276,6 +277,37 @@ async fn after_a_verification_new_devices_wait_for_ever(location: TestDatabase) 
     assert_eq!(third, Some(PinTrust::Waiting));
     assert!(decide(&mut omemo, 1, 16, DeviceDecision::Verify).await, "and back");
     assert!(pins(&mut omemo).await[0].may_read());
+}
+
+async fn a_distrusted_identity_is_so_under_every_number(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let mut omemo = tx.xmpp_omemo();
+    let decide = async |omemo: &mut XmppOmemo<'_>, id, u, decision| {
+        let about = (device(id), identity(u));
+        omemo.decide(&bob(), about, decision, &by_alice(), 2).await.unwrap()
+    };
+    omemo.pin(&bob(), device(1), identity(9), 1).await.unwrap();
+    omemo.pin(&bob(), device(2), identity(16), 1).await.unwrap();
+    assert!(decide(&mut omemo, 2, 16, DeviceDecision::Distrust).await);
+    assert!(decide(&mut omemo, 1, 9, DeviceDecision::Verify).await);
+
+    // Of a trusted device it is a change like any other, which no approval lets in.
+    let changed = omemo.present(&bob(), device(1), identity(16), 3).await.unwrap();
+    assert_eq!(changed, Presented::News);
+    assert!(!decide(&mut omemo, 1, 16, DeviceDecision::Approve).await);
+    assert_eq!(pins(&mut omemo).await[0].identity, identity(9));
+
+    // A device that waits under another identity may not take it and be let in.
+    let waiting = omemo.pin(&bob(), device(3), identity(36), 4).await.unwrap();
+    assert_eq!(waiting, Some(PinTrust::Waiting));
+    let changed = omemo.present(&bob(), device(3), identity(16), 5).await.unwrap();
+    assert_eq!(changed, Presented::News);
+    assert_eq!(pins(&mut omemo).await[2].trust, PinTrust::Distrusted);
+    assert!(!decide(&mut omemo, 3, 16, DeviceDecision::Approve).await);
+
+    // Who names it means it.
+    assert!(decide(&mut omemo, 1, 16, DeviceDecision::Verify).await);
+    assert_eq!(pins(&mut omemo).await[0].identity, identity(16));
 }
 
 async fn device_lists_tell_whether_they_changed(location: TestDatabase) {

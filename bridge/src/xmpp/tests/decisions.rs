@@ -337,3 +337,35 @@ async fn an_approval_brings_no_distrusted_device_back() {
     assert!(!laptop(&world).is_addressed_by(&message));
     assert_eq!(world.decide(&[presented], DeviceDecision::Verify).await, Ok(1));
 }
+
+#[tokio::test]
+async fn a_distrusted_key_is_kept_out_under_the_number_of_a_trusted_device() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.bob_gets_a_laptop(5).await;
+    world.alice_says("m1", "to both", PlaintextPolicy::Refuse).await.unwrap();
+    let key = laptop(&world).fingerprint();
+    assert_eq!(world.decide(std::slice::from_ref(&key), DeviceDecision::Distrust).await, Ok(1));
+
+    // Whoever has the laptop publishes its key as the phone's.
+    world.bob.reinstall_under_the_same_number(5);
+    assert_eq!(world.bob.fingerprint(), key);
+    let stanza = world.bob_says("b1", "I am the phone", Namespace::V2).await;
+    world.deliver(&stanza).await;
+    let told = next_event(&mut world).await;
+    let is_refused = matches!(&told, RemoteEventKind::Refused { .. });
+    let approve = world.decide(std::slice::from_ref(&key), DeviceDecision::Approve);
+    let approved = approve.await.unwrap();
+    world.settle().await;
+    let is_delivered = world.take_event().await.is_some();
+    println!(
+        "safety: distrusted_key_elsewhere: refused {}, approved {}, delivered {}",
+        u8::from(is_refused),
+        approved,
+        u8::from(is_delivered)
+    );
+    assert!(is_refused && approved == 0 && !is_delivered);
+    assert!(
+        world.decide(&[key], DeviceDecision::Verify).await.unwrap() > 0,
+        "by its name it comes back"
+    );
+}
