@@ -88,19 +88,24 @@ impl Hub {
         Ok(!tx.notices().is_told(notice).await?)
     }
 
-    /// The contact learns it whether the person approves it before or after anything had to wait.
+    /// The contact learns it whether the person approves it before or after anything had to wait: once for each
+    /// identity that was replaced, and anew after they have said something of it. An identity that
+    /// comes and goes is not told each time.
     async fn tell_contact_of_identity(
         &self,
         portal: &Portal,
         identity: &str,
     ) -> Result<(), StepError> {
-        let subject = format!("{} {identity}", portal.local);
+        let pin = self.parts.db.read().await?.pins().find(&portal.local).await?;
+        let replaced_ms = pin.map_or(0, |pin| pin.pinned_ms);
+        let before = self.before_change(portal).await?;
+        let subject = format!("{} {identity} {replaced_ms} {before:?}", portal.local);
         let notice = Notice {
             scope: portal.contact.as_str(),
             subject: &subject,
             kind: "matrix_identity_changed",
         };
-        let text = words::their_identity_changed(&portal.local, self.before_change(portal).await?);
+        let text = words::their_identity_changed(&portal.local, before);
         self.tell_contact_once(&portal.contact, notice, &text).await
     }
 

@@ -393,3 +393,30 @@ async fn a_distrust_is_not_lost_whenever_the_bridge_dies() {
     );
     assert!(deaths > 0);
 }
+
+#[tokio::test]
+async fn an_identity_that_comes_again_is_told_anew_after_something_was_decided() {
+    let world = World::with_identity().await;
+    let portal = world.portal().await;
+    let told = async || {
+        world.hub.tell_identity_changed(&portal).await.unwrap();
+        let said = world.told_bob();
+        let of_verified = said.iter().filter(|text| text.contains("which you have verified"));
+        (said.iter().filter(|text| text.contains("has changed")).count(), of_verified.count())
+    };
+    for _ in 0..3 {
+        world.alice_presents(NEW_KEY).await;
+        assert_eq!(told().await, (1, 0), "one that comes and goes is told once");
+        world.alice_presents(KEY).await;
+    }
+    world.bob_tells(&format!("trust {KEY}")).await;
+    world.alice_presents(NEW_KEY).await;
+    assert_eq!(told().await, (2, 1));
+    for (key, times) in [(KEY, 3), (NEW_KEY, 4)] {
+        world.clock.pass(Duration::from_secs(1));
+        let waiting = world.hub.waiting_identity(alice()).await.unwrap().unwrap();
+        assert!(world.hub.approve_identity(alice(), &waiting).await.unwrap());
+        world.alice_presents(key).await;
+        assert_eq!(told().await.0, times, "the one before was approved meanwhile");
+    }
+}
