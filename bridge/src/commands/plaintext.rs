@@ -37,7 +37,7 @@ impl Command for Plaintext {
             _ => return usage_of(self),
         };
         if policy == PlaintextPolicy::Allow && call.is_of_changed_identity() {
-            return "Approve your own identity first: write “!xmpp approve”.".to_owned();
+            return "Approve your own identity first: write “!xmpp approve me”.".to_owned();
         }
         match call.hub.set_plaintext(portal, policy).await {
             Ok(()) => answer.to_owned(),

@@ -89,10 +89,12 @@ fn message_of(decrypted: Decrypted) -> Message {
     }
 }
 
-/// The command in a message's content; an edit is none.
+/// The command in a message's content; an edit is none, whatever it replaces.
 pub(super) fn command_in(content: &Value, in_portal: bool) -> Option<&str> {
     let is_text = content.get("msgtype").and_then(Value::as_str) == Some("m.text");
-    let is_edit = content.get("m.new_content").is_some();
+    let relation = content.get("m.relates_to").and_then(|relation| relation.get("rel_type"));
+    let is_edit = content.get("m.new_content").is_some()
+        || relation.and_then(Value::as_str) == Some("m.replace");
     let body = content.get("body").and_then(Value::as_str)?;
     if is_text && !is_edit { commands::parse(body, in_portal) } else { None }
 }
@@ -110,6 +112,12 @@ mod tests {
         let edit = json!({"msgtype": "m.text", "body": "!xmpp approve",
             "m.new_content": {"msgtype": "m.text", "body": "!xmpp approve"}});
         assert_eq!(command_in(&edit, true), None);
+        let edit = json!({"msgtype": "m.text", "body": "!xmpp approve",
+            "m.relates_to": {"rel_type": "m.replace", "event_id": "$e"}});
+        assert_eq!(command_in(&edit, true), None);
+        let answer = json!({"msgtype": "m.text", "body": "!xmpp approve",
+            "m.relates_to": {"rel_type": "m.thread", "event_id": "$e"}});
+        assert_eq!(command_in(&answer, true), Some("approve"));
         let emote = json!({"msgtype": "m.emote", "body": "!xmpp approve"});
         assert_eq!(command_in(&emote, true), None);
     }
