@@ -4,6 +4,7 @@ use ruma::{OwnedRoomId, UserId};
 
 use super::{
     Hub, StepError, create_room::NoRoom, from_remote::chat_of, own_identity::OWN_IDENTITY_CHANGED,
+    say::NO_ENCRYPTION,
 };
 use crate::{
     namespace::AddressTooLong,
@@ -93,7 +94,7 @@ impl Hub {
         let stored = async {
             let mut tx = self.parts.db.begin().await?;
             tx.portals().set_plaintext(&portal.room_id, policy).await?;
-            Self::forget_told(&mut tx, portal, &["no_encryption"]).await?;
+            Self::forget_told(&mut tx, portal, &[NO_ENCRYPTION]).await?;
             tx.commit().await?;
             Ok::<_, StepError>(())
         };

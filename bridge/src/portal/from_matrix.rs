@@ -16,7 +16,7 @@ use super::{
     leg_changes::Direction,
     membership::Rows,
     read::{Message, command_in},
-    say::Wording,
+    say::{UNSIGNED_SENDER, Wording},
 };
 use crate::{
     commands,
@@ -490,7 +490,7 @@ impl Hub {
         let text = "Your messages wait: the device you write from is not verified by you. Open \
             the settings of your client, set up cross-signing (in Element: Settings, Encryption) \
             and verify this device; then everything that waits is delivered.";
-        self.tell_once(portal, "unsigned_sender", Wording::Public, text).await
+        self.tell_once(portal, UNSIGNED_SENDER, Wording::Public, text).await
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
     legs::Legs,
     notices::contact_trust as words,
     own_identity::OWN_IDENTITY_CHANGED,
-    say::{Wording, reader_of},
+    say::{NO_ENCRYPTION, NO_TRUSTED_DEVICE, NO_USABLE_DEVICE, Wording, reader_of},
     status::is_progress,
 };
 use crate::{
@@ -336,6 +336,9 @@ impl Hub {
     ) {
         let told = async {
             self.introduce(portal, remote_leg).await?;
+            if direction == Direction::ToContact {
+                self.forget_waits(portal).await?;
+            }
             self.note_leg(portal, direction, remote_leg).await
         };
         if let Err(error) = told.await {
@@ -511,20 +514,20 @@ pub(super) const DISTRUSTED: &str = "distrusted_device";
 pub(super) fn held_words(hold: &Hold) -> (&'static str, String) {
     match hold {
         Hold::NoEncryption => (
-            "no_encryption",
+            NO_ENCRYPTION,
             "Your messages wait: your contact's client offers no encryption. They are sent as \
              soon as it does. To send them unencrypted from the bridge on, write “!xmpp plaintext \
              allow”."
                 .to_owned(),
         ),
         Hold::NoUsableDevice => (
-            "no_usable_device",
+            NO_USABLE_DEVICE,
             "Your messages wait: none of your contact's devices can be encrypted to at the \
              moment. They are sent as soon as one can."
                 .to_owned(),
         ),
         Hold::NoTrustedDevice => (
-            "no_trusted_device",
+            NO_TRUSTED_DEVICE,
             "Your messages wait: you have distrusted all devices of your contact. They are sent \
              as soon as there is one that you trust; “!xmpp devices” lists them."
                 .to_owned(),

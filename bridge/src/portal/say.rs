@@ -21,6 +21,22 @@ pub(super) enum Wording {
     Public,
 }
 
+/// The short words for what messages of a person wait for, and that ends with no decision.
+pub(super) const WAITS: [&str; 4] =
+    [UNSIGNED_SENDER, NO_ENCRYPTION, NO_USABLE_DEVICE, NO_TRUSTED_DEVICE];
+
+/// The short word for a person's device that they have not signed.
+pub(super) const UNSIGNED_SENDER: &str = "unsigned_sender";
+
+/// The short word for a contact without encryption.
+pub(super) const NO_ENCRYPTION: &str = "no_encryption";
+
+/// The short word for a contact with no device that can be encrypted to.
+pub(super) const NO_USABLE_DEVICE: &str = "no_usable_device";
+
+/// The short word for a contact all of whose devices are distrusted.
+pub(super) const NO_TRUSTED_DEVICE: &str = "no_trusted_device";
+
 impl Hub {
     /// Makes the outbox row for an event in a room, encrypted for `reader` if the room is, and tells
     /// how it is protected. `write` makes its content, when that is known.
@@ -154,6 +170,24 @@ impl Hub {
             tx.notices().forget(portal.room_id.as_str(), kind).await?;
         }
         Ok(())
+    }
+
+    /// A message of the person has left, so none waits: when one does again, they are told again.
+    pub(super) async fn forget_waits(&self, portal: &Portal) -> Result<(), StepError> {
+        let mut tx = self.parts.db.read().await?;
+        let mut told = Vec::new();
+        for kind in WAITS {
+            if !tx.notices().subjects(portal.room_id.as_str(), kind).await?.is_empty() {
+                told.push(kind);
+            }
+        }
+        drop(tx);
+        if told.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.parts.db.begin().await?;
+        Self::forget_told(&mut tx, portal, &told).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Tells both sides, once, that a bridge stands between them, and what each leg is.

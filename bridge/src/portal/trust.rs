@@ -6,6 +6,7 @@ use super::{
     Hub,
     from_remote::{CONTACT_CHANGED, DISTRUSTED, NEW_DEVICES, chat_of},
     leg_changes::Direction,
+    say::NO_TRUSTED_DEVICE,
 };
 use crate::{
     matrix::MatrixError,
@@ -126,10 +127,7 @@ impl Hub {
         decided_by: &Decider,
     ) -> Result<usize, DecideError> {
         let fingerprint = [fingerprint.to_owned()];
-        let decided =
-            self.decide(portal, &fingerprint, DeviceDecision::Distrust, decided_by).await?;
-        self.rotate(portal).await?;
-        Ok(decided)
+        self.decide(portal, &fingerprint, DeviceDecision::Distrust, decided_by).await
     }
 
     /// The fingerprints of the contact's devices that a URI of their client names.
@@ -164,7 +162,10 @@ impl Hub {
         let weaker = Direction::FromContact.weaker();
         tx.notices().forget(portal.room_id.as_str(), weaker).await?;
         tx.commit().await?;
-        self.release(portal, &["no_trusted_device"]).await?;
+        if decision == DeviceDecision::Distrust {
+            self.rotate(portal).await?;
+        }
+        self.release(portal, &[NO_TRUSTED_DEVICE]).await?;
         Ok(decided)
     }
 

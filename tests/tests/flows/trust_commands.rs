@@ -2,11 +2,11 @@
 
 use std::io::Read as _;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use matrix_sdk_crypto::{AttachmentDecryptor, MediaEncryptionInfo};
 use tests::journal::SOON;
 use tests::omemo::Device;
-use tests::{ElementUser, Namespace, OmemoUser};
+use tests::{ElementUser, Namespace, OmemoUser, World};
 
 use crate::Chat;
 
@@ -98,7 +98,8 @@ async fn a_new_device_of_a_verified_contact_waits_until_it_is_approved() -> Resu
 
 #[tokio::test]
 async fn a_distrusted_device_gets_nothing_and_is_not_delivered() -> Result<()> {
-    let chat = Chat::open("distrusted-device").await?;
+    let (world, evil) = World::start_with_evil_homeserver("distrusted-device").await?;
+    let chat = Chat::open_in(world).await?;
     let Chat { world, alice, bob, room } = &chat;
     let (ghost, jid) = (world.ghost_of(bob.jid()), chat.alices_jid());
     let laptop = chat.bobs_laptop().await?;
@@ -121,6 +122,10 @@ async fn a_distrusted_device_gets_nothing_and_is_not_delivered() -> Result<()> {
     alice.receives("Do not").await?;
     assert_eq!(texts_of(alice, &ghost), ["Hello from the laptop", "Do not"]);
     assert_eq!(laptop.texts_from(&jid), ["To both"], "a distrusted device was encrypted to");
+    let keys = chat.ghosts_room_keys(&evil);
+    let [before, after] = keys.as_slice() else { bail!("not two messages: {keys:?}") };
+    println!("safety: device_distrusted: {} new room key", u8::from(before != after));
+    assert_ne!(before, after, "the room key of before the distrust is used");
 
     chat.command("devices").await?;
     let listed = alice.hears(&world.bridge.bot(), "Devices of").await?.body.unwrap_or_default();
@@ -141,6 +146,8 @@ async fn a_distrusted_device_gets_nothing_and_is_not_delivered() -> Result<()> {
     chat.bot_tells_alice("is verified").await?;
     laptop.send(&jid, "Thank you", Namespace::Legacy).await?;
     alice.receives("Thank you").await?;
+    let rotated = chat.ghosts_room_keys(&evil).pop().context("a message")?;
+    ensure!(!keys.contains(&rotated), "a room key from before `rotate` is used");
     alice.send(room, "To both again").await?;
     laptop.receives("To both again").await?;
     assert_eq!(times_said(&chat, "It is not delivered"), 1);

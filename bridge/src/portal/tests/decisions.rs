@@ -188,3 +188,23 @@ async fn who_writes_to_somebody_that_does_not_use_the_bridge_is_told_once() {
     assert_matches!(sent.as_slice(), [(chat, text)]
         if chat.local == Author::Bridge && text.contains("not delivered"));
 }
+
+#[tokio::test]
+async fn that_messages_wait_is_told_again_after_one_has_left() {
+    let world = World::new().await;
+    let told = async || {
+        let said = world.said().await;
+        said.iter().filter(|text| text.contains("can be encrypted to")).count()
+    };
+    for (round, id, next) in [(1, "$1", "$2"), (2, "$3", "$4")] {
+        *world.remote.takes.lock().unwrap() = Takes::Nothing;
+        world.alice_says(id, "one").await;
+        world.alice_says(next, "two").await;
+        assert_eq!(told().await, round);
+        *world.remote.takes.lock().unwrap() = Takes::Everything;
+        Drain::<OwnedRoomId>::drain(&*world.hub, &room()).await;
+        let mut tx = world.db.read().await.unwrap();
+        let waits = tx.notices().subjects(room().as_str(), "no_usable_device").await.unwrap();
+        assert!(waits.is_empty(), "both have left");
+    }
+}
