@@ -13,7 +13,7 @@ mod rooms;
 pub use self::{
     client::{ClientError, Identity, MatrixClient},
     devices::{
-        Decrypted, DeviceEvents, DeviceLimits, Devices, DevicesParts, LostFlow, Sealed,
+        Decrypted, DeviceEvents, DeviceLimits, Devices, DevicesParts, LostEnd, LostFlow, Sealed,
         SenderTrust, VerificationStep,
     },
     error::{DecryptError, EncryptError, MatrixError},

@@ -34,7 +34,13 @@ impl Hub {
             if !self.show_contact(&portal.contact, &words::announced(&portal.local)).await {
                 return Ok(Err(NotBegun::OutOfReach));
             }
-            self.begin_verification(&portal.local, &portal.contact).await
+            let begun = self.begin_verification(&portal.local, &portal.contact).await;
+            // The one that is under way goes on.
+            if !matches!(begun, Ok(Ok(()) | Err(NotBegun::UnderWay))) {
+                let text = words::about(&portal.local, words::CALLED_OFF);
+                self.show_contact(&portal.contact, &text).await;
+            }
+            begun
         };
         begun.await.map_err(|error: StepError| {
             tracing::warn!(error = %crate::error_chain(&error), "portal.verify.failed");

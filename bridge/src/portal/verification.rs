@@ -16,8 +16,8 @@ use super::{
     standing::Standing,
 };
 use crate::{
-    matrix::{LostFlow, VerificationStep},
-    network::RemoteUserId,
+    matrix::{LostEnd, LostFlow, VerificationStep},
+    network::{Author, ChatKey, RemoteUserId},
     store::{InboxEvent, Portal, PortalState, StoreError, StoredVerification, VerificationStage},
 };
 
@@ -155,14 +155,14 @@ impl Hub {
     /// The person asks: the contact is told to be ready, because there is a minute to compare.
     async fn accept(&self, portal: &Portal, verification: &Verification) -> Result<(), StepError> {
         let row = row_of(portal, verification, VerificationStage::AskedByUser);
-        let text = words::announced(&portal.local);
-        if !self.show_contact(&portal.contact, &text).await {
-            self.step(&row, VerificationStep::Cancel(CancelReason::Declined)).await?;
-            return self.say(portal, Wording::Public, words::CONTACT_OUT_OF_REACH).await;
-        }
+        // What is announced has an end, also when the bridge dies here.
         let mut tx = self.parts.db.begin().await?;
         tx.verifications().insert(&row).await?;
         tx.commit().await?;
+        let text = words::announced(&portal.local);
+        if !self.show_contact(&portal.contact, &text).await {
+            return self.end_for(&row, words::CONTACT_OUT_OF_REACH).await;
+        }
         self.step(&row, VerificationStep::Accept).await
     }
 
@@ -274,6 +274,17 @@ impl Hub {
         row: &StoredVerification,
         master_key: &str,
     ) -> Result<(), StepError> {
+        self.compared(row, master_key, words::VERIFIED).await?;
+        self.step(row, VerificationStep::Forget).await
+    }
+
+    /// The ghost has signed the person's identity: it counts. `text` is for the person.
+    async fn compared(
+        &self,
+        row: &StoredVerification,
+        master_key: &str,
+        text: &str,
+    ) -> Result<(), StepError> {
         // Verified is this very identity, and not any other that may wait for approval.
         let is_waiting = self.waiting_identity(&row.user_id).await?.as_deref() == Some(master_key);
         let approved = is_waiting && self.approve_identity(&row.user_id, master_key).await?;
@@ -281,7 +292,7 @@ impl Hub {
         if let Some(portal) = &portal {
             self.forget_keys_of_distrust(portal).await?;
         }
-        if self.end_verification(row, words::VERIFIED, Some(master_key)).await? {
+        if self.end_verification(row, text, Some(master_key)).await? {
             self.show_contact(&row.contact, &words::verified_for_contact(&row.user_id)).await;
         }
         if approved {
@@ -289,7 +300,7 @@ impl Hub {
         } else if let Some(portal) = &portal {
             self.release(portal, &[]).await?;
         }
-        self.step(row, VerificationStep::Forget).await
+        Ok(())
     }
 
     async fn not_verified(
@@ -305,20 +316,48 @@ impl Hub {
 
     /// The machine knows nothing of it: the bridge was restarted, or a fault threw it away.
     async fn interrupted(&self, row: &StoredVerification) -> Result<(), StepError> {
+        let signed = self.succeeded_unnoticed(row).await?;
         let through = match (&row.flow_room, &row.device_id) {
             (Some(room), _) => Some(LostFlow::Room(room.clone())),
             (None, Some(device)) => Some(LostFlow::Device(device.clone())),
             (None, None) => None,
         };
         if let Some(through) = through {
+            let end = if signed.is_some() { LostEnd::Succeeded } else { LostEnd::Interrupted };
             let devices = &self.parts.devices;
-            devices.end_lost_verification(&row.ghost, &row.user_id, &row.flow, through).await?;
+            devices
+                .end_lost_verification(&row.ghost, &row.user_id, &row.flow, through, end)
+                .await?;
         }
         let (person, contact) = words::INTERRUPTED;
+        if let Some(master_key) = signed {
+            // Whether the person's client has signed too is not known here.
+            return self.compared(row, &master_key, person).await;
+        }
         if self.end_verification(row, person, None).await? {
             self.show_contact(&row.contact, &words::about(&row.user_id, contact)).await;
         }
         Ok(())
+    }
+
+    /// The public master key that the ghost has signed in a verification that was lost before anybody noted its end.
+    /// One that was compared before has its signature from then, and says nothing of this one.
+    async fn succeeded_unnoticed(
+        &self,
+        row: &StoredVerification,
+    ) -> Result<Option<String>, StepError> {
+        if row.stage != VerificationStage::Confirmed {
+            return Ok(None);
+        }
+        let keys = self.parts.devices.public_keys(&row.ghost, &row.user_id).await?;
+        let Some(signed) = keys.identity.filter(|identity| identity.is_verified) else {
+            return Ok(None);
+        };
+        let local = Author::Person(row.user_id.clone());
+        let chat = ChatKey { local, contact: row.contact.clone() };
+        let decision = self.parts.db.read().await?.contact_decisions().find(&chat).await?;
+        let was_known = decision.is_some_and(|it| it.has_verified(&signed.master_key));
+        Ok((!was_known).then_some(signed.master_key))
     }
 
     /// The last word to the person, the end of the row and, where it has succeeded, the word in the

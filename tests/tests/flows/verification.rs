@@ -1,7 +1,9 @@
 //! Emoji compared across the bridge.
 
 use anyhow::{Context, Result, ensure};
+use axum::http::Method;
 use tests::comparison::Emoji;
+use tests::evil_hs::Rule;
 use tests::journal::SOON;
 use tests::omemo::{Device, Received};
 use tests::xmpp_server::COMPONENT;
@@ -17,11 +19,15 @@ impl Chat {
     /// Both know each other already, as people do who come to compare keys.
     pub(super) async fn open_and_talk(story: &str) -> Result<Self> {
         let chat = Self::open(story).await?;
-        chat.alice.send(&chat.room, "Hello").await?;
-        chat.bob.receives("Hello").await?;
-        chat.bob.send(&chat.alices_jid(), "Hello to you", Namespace::Legacy).await?;
-        chat.alice.receives("Hello to you").await?;
+        chat.greet().await?;
         Ok(chat)
+    }
+
+    async fn greet(&self) -> Result<()> {
+        self.alice.send(&self.room, "Hello").await?;
+        self.bob.receives("Hello").await?;
+        self.bob.send(&self.alices_jid(), "Hello to you", Namespace::Legacy).await?;
+        self.alice.receives("Hello to you").await.map(drop)
     }
 
     /// Waits until the bridge itself says something to Bob that contains these words.
@@ -207,6 +213,37 @@ async fn a_restart_in_the_middle_ends_it_on_both_sides() -> Result<()> {
     chat.bob_answers("match").await?;
     chat.bridge_tells_bob("nothing to compare").await?;
     chat.nothing_was_verified().await?;
+    chat.end().await
+}
+
+/// Both have seen the same, and the bridge dies before it knows that the homeserver has the ghost's signature.
+#[tokio::test]
+async fn a_death_after_the_ghost_has_signed_leaves_what_was_compared_verified() -> Result<()> {
+    let (world, evil) = World::start_with_evil_homeserver("verify-signed-killed").await?;
+    let mut chat = Chat::open_in(world).await?;
+    chat.greet().await?;
+    chat.alice_begins_and_both_see_the_same().await?;
+    let upload = Rule::hold_answers(Method::POST, "/keys/signatures/upload", |_| true);
+    let held = evil.obey(upload.by(&chat.ghost()));
+    chat.bob_answers("match").await?;
+    chat.alice.says_emoji_are_the_same().await?;
+    held.applied(1).await?;
+    chat.world.bridge.kill().await?;
+    drop(held);
+    chat.world.bridge.run().await?;
+
+    chat.bridge_tells_bob("Verified: ").await?;
+    chat.bot_tells_alice("was interrupted by a restart").await?;
+    let log = chat.world.bridge.keylog(&["show", chat.alice.user_id()]).await?;
+    let by_bob = format!("contact {}", chat.bob.jid());
+    let decided = log.lines().filter(|line| line.contains(&by_bob));
+    let verified = decided.filter(|line| line.contains(" verified ")).count();
+    println!("safety: signed_and_killed: noted {verified} time");
+    assert_eq!(verified, 1, "{log}");
+
+    chat.alice.set_up_cross_signing().await?;
+    chat.bob.send(&chat.alices_jid(), "Is it still you?", Namespace::Legacy).await?;
+    chat.bridge_tells_bob("which you have verified, has changed").await?;
     chat.end().await
 }
 

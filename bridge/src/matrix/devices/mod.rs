@@ -29,7 +29,7 @@ pub use self::{
     open::Decrypted,
     seal::Sealed,
     sender_trust::SenderTrust,
-    verify::{LostFlow, VerificationStep},
+    verify::{LostEnd, LostFlow, VerificationStep},
 };
 use super::{DecryptError, EncryptError, MatrixClient, MatrixError, rooms::Rooms};
 use crate::{clock::Clock, namespace::Namespace, network::IdentityTrust, store::Database};

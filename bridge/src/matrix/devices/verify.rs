@@ -387,13 +387,13 @@ impl Devices {
         user: &UserId,
         flow: &str,
         through: LostFlow,
+        end: LostEnd,
     ) -> Result<(), MatrixError> {
-        let cancel = json!({ "code": "m.user", "reason": "The bridge was interrupted" });
         let (user, flow) = (user.to_owned(), flow.to_owned());
         self.directory
             .call(ghost, Interest::Wanted, move |device| {
                 Box::pin(async move {
-                    let ended = device.end_lost(&user, &flow, through, cancel).await;
+                    let ended = device.end_lost(&user, &flow, through, end).await;
                     device.settle(ended)
                 })
             })
@@ -410,15 +410,36 @@ pub enum LostFlow {
     Device(OwnedDeviceId),
 }
 
+/// How a lost verification is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LostEnd {
+    /// Nothing has come of it.
+    Interrupted,
+    /// The ghost has signed the person's identity: their client may wait for the last word.
+    Succeeded,
+}
+
+impl LostEnd {
+    fn event(self) -> (&'static str, serde_json::Value) {
+        match self {
+            Self::Interrupted => (
+                "m.key.verification.cancel",
+                json!({ "code": "m.user", "reason": "The bridge was interrupted" }),
+            ),
+            Self::Succeeded => ("m.key.verification.done", json!({})),
+        }
+    }
+}
+
 impl Device {
     async fn end_lost(
         &mut self,
         user: &UserId,
         flow: &str,
         through: LostFlow,
-        mut cancel: serde_json::Value,
+        end: LostEnd,
     ) -> Result<(), MatrixError> {
-        const TYPE: &str = "m.key.verification.cancel";
+        let (event_type, mut content) = end.event();
         let machine = self.ready().await?;
         let txn = TransactionId::new();
         let (key, value) = match &through {
@@ -427,22 +448,24 @@ impl Device {
             }
             LostFlow::Device(_) => ("transaction_id", json!(flow)),
         };
-        if let Some(cancel) = cancel.as_object_mut() {
-            cancel.insert(key.to_owned(), value);
+        if let Some(content) = content.as_object_mut() {
+            content.insert(key.to_owned(), value);
         }
         let result = match through {
             LostFlow::Room(room) => {
-                let content = cancel.as_object().cloned().unwrap_or_default();
+                let content = content.as_object().cloned().unwrap_or_default();
                 let (content, readers) = (content.into_iter().collect(), [user.to_owned()].into());
-                self.send_room_event(&machine, &txn, &room, readers, TYPE, content).await.map(drop)
+                let sent =
+                    self.send_room_event(&machine, &txn, &room, readers, event_type, content).await;
+                sent.map(drop)
             }
             LostFlow::Device(device) => {
-                let content = to_raw_value(&cancel).unwrap_or_default();
+                let content = to_raw_value(&content).unwrap_or_default();
                 let to = ruma::to_device::DeviceIdOrAllDevices::DeviceId(device);
                 let messages =
                     [(user.to_owned(), [(to, ruma::serde::Raw::from_json(content))].into())];
                 let request = send_event_to_device::v3::Request::new_raw(
-                    TYPE.into(),
+                    event_type.into(),
                     txn.clone(),
                     messages.into(),
                 );

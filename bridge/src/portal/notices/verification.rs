@@ -31,6 +31,9 @@ pub(in crate::portal) const INTERRUPTED: (&str, &str) = (
     "was interrupted by a restart of the bridge.",
 );
 
+/// For the contact after [`about`]: it was announced, and could not begin.
+pub(in crate::portal) const CALLED_OFF: &str = "could not begin.";
+
 /// For the contact: it is about to begin.
 pub(in crate::portal) fn announced(person: &UserId) -> String {
     format!(
