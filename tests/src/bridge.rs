@@ -13,6 +13,9 @@ use crate::ports::free_port;
 use crate::process::{self, Process};
 use crate::xmpp_server::{COMPONENT, COMPONENT_SECRET};
 
+/// What the program logs when the XMPP server has let it in.
+const STREAM_UP: &str = "xmpp.stream: up";
+
 /// What the bridge is set up with.
 #[derive(Debug, Clone)]
 pub struct BridgeConfig {
@@ -112,6 +115,33 @@ impl Bridge {
     /// Where it takes the homeserver's transactions.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.config.appservice_port))
+    }
+
+    /// Starts the program and waits until it is healthy and on the XMPP server: what contacts write before that comes
+    /// back to them.
+    ///
+    /// # Errors
+    /// When it does not become so.
+    pub async fn run_connected(&mut self) -> Result<()> {
+        let log = self.config.dir.join("gephyra.log");
+        let size = || std::fs::metadata(&log).map_or(0, |log| log.len());
+        let before = usize::try_from(size())?;
+        self.run().await?;
+        let is_up = || {
+            let log = std::fs::read(&log).unwrap_or_default();
+            String::from_utf8_lossy(log.get(before..).unwrap_or_default()).contains(STREAM_UP)
+        };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
+        while !is_up() {
+            ensure!(
+                Instant::now() < deadline,
+                "no stream to the XMPP server, see {}",
+                log.display()
+            );
+            looks.tick().await;
+        }
+        Ok(())
     }
 
     /// Starts the program and waits until it is healthy.

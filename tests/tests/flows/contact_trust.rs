@@ -93,8 +93,10 @@ async fn a_contacts_distrust_holds_both_directions_and_trust_releases_them_in_or
     }
     chat.command("pending").await?;
     chat.bot_tells_alice("of your contact, until they trust you again").await?;
+    chat.bob_answers("pending").await?;
+    chat.bridge_tells_bob("you have distrusted them, and nothing crosses").await?;
     chat.world.bridge.kill().await?;
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
     chat.command("approve").await?;
     chat.bot_tells_alice("no approval of yours ends that").await?;
     chat.bob_answers(&format!("trust {} {}", chat.alice.user_id(), key.split_at(20).0)).await?;
@@ -178,7 +180,7 @@ async fn a_contacts_distrust_is_in_a_backup() -> Result<()> {
     chat.world.bridge.back_up(&backup).await?;
     chat.world.bridge.kill().await?;
     chat.world.bridge.restore(&backup).await?;
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
     // The ghost has another device then.
     let is_replaced =
         |devices: &BTreeMap<String, bool>| devices.keys().all(|device| !before.contains(device));

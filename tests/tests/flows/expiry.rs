@@ -16,7 +16,7 @@ const HOLD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 async fn a_week_passes(world: &mut World) -> Result<()> {
     world.bridge.stop().await?;
     world.bridge.age_what_waits(HOLD).await?;
-    world.bridge.run().await
+    world.bridge.run_connected().await
 }
 
 fn count_told(messages: &[Received], words: &str) -> usize {

@@ -189,7 +189,7 @@ async fn errors_on_the_rarer_endpoints_cost_nothing_either() -> Result<()> {
     let bob = world.omemo_user("bob").await?;
     world.leave_device_of(&world.ghost_of(bob.jid())).await?;
     let orders = fail_once(&evil, RARER, Fault::Fail { status: 500 });
-    world.bridge.run().await?;
+    world.bridge.run_connected().await?;
     let bot = world.bridge.bot();
     let mallory = world.element_user("mallory").await?;
     let room = mallory.create_chat_with(&bot).await?;

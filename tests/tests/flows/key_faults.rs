@@ -56,7 +56,7 @@ async fn one_time_keys_whose_ids_are_taken_are_given_up_and_new_ones_made() -> R
     let next = next_number(&evil, &ghost)?;
     account.publish_others(next..next + 15).await?;
     let seen = evil.requests().len();
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
 
     let carol = chat.world.element_user("carol").await?;
     let dave = chat.world.element_user("dave").await?;

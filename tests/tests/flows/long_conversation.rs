@@ -37,13 +37,13 @@ async fn converse(story: &str, namespace: Namespace) -> Result<()> {
     chat.confirmed(&stanzas).await?;
     chat.world.bridge.stop().await?;
     chat.alice_says(70..90).await?;
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
     chat.bob_says(namespace, 70..90, &mut stanzas).await?;
 
     exchange(&chat, namespace, 90..130, &mut stanzas).await?;
     chat.world.bridge.kill().await?;
     chat.alice_says(130..150).await?;
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
     // What was not confirmed is sent again, the very same stanza, as a client does when its stream resumes.
     for stanza in &stanzas {
         if !chat.bob.has_receipt_for(stanza) {

@@ -150,7 +150,7 @@ async fn a_process_that_was_replaced_sends_nothing_twice() -> Result<()> {
         world.bridge.resume()?;
         world.bridge.fails(Duration::from_secs(30)).await?;
         twin.stop().await?;
-        world.bridge.run().await?;
+        world.bridge.run_connected().await?;
         carries(people, 10).await
     };
     people.talk_while(replaced).await?;

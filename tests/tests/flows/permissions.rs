@@ -12,7 +12,7 @@ async fn a_person_who_is_not_permitted_is_refused_and_their_contact_told() -> Re
     let mut world = World::start("not-permitted").await?;
     world.bridge.stop().await?;
     world.bridge.permit("@mallory:localhost", "block")?;
-    world.bridge.run().await?;
+    world.bridge.run_connected().await?;
     let mallory = world.element_user("mallory").await?;
     let bob = world.omemo_user("bob").await?;
     let jid = world.jid_of(mallory.user_id());
@@ -48,7 +48,7 @@ async fn a_person_who_is_blocked_later_is_cut_off_both_ways() -> Result<()> {
     chat.bob.receives("Before").await?;
     chat.world.bridge.stop().await?;
     chat.world.bridge.permit(chat.alice.user_id(), "block")?;
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
 
     let Chat { world, alice, bob, room } = &chat;
     alice.send(room, "Am I still heard?").await?;

@@ -101,7 +101,7 @@ async fn plaintext_is_refused_where_the_operator_says_so_and_told_once() -> Resu
     let mut world = World::start("plaintext-from-xmpp-refused").await?;
     world.bridge.stop().await?;
     world.bridge.configure("plaintext_from_contacts", "\"refuse\"")?;
-    world.bridge.run().await?;
+    world.bridge.run_connected().await?;
     let chat = Chat::open_in(world).await?;
     let Chat { alice, bob, room, .. } = &chat;
     alice.send(room, "In secret").await?;
@@ -142,7 +142,7 @@ async fn consent_to_plaintext_ends_once_encryption_was_used() -> Result<()> {
     chat.alice.send(&chat.room, "In secret").await?;
     phone.receives("In secret").await?;
     chat.world.bridge.kill().await?;
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
 
     phone.leave_omemo().await?;
     phone.send_plain(&chat.alices_jid(), "It is off again").await?;

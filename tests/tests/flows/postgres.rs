@@ -13,12 +13,12 @@ async fn the_whole_bridge_runs_on_postgresql() -> Result<()> {
 
     chat.world.bridge.stop().await?;
     chat.alice.send(&chat.room, "While it is stopped").await?;
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
     chat.bob.receives("While it is stopped").await?;
     both_ways(&chat, "after a stop").await?;
 
     chat.world.bridge.kill().await?;
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
     both_ways(&chat, "after a kill").await?;
     assert_eq!(chat.bob.undecryptable(), 0);
     let shown = chat.alice.messages();

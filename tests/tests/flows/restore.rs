@@ -47,7 +47,7 @@ async fn after_a_restore_no_key_is_used_twice_and_both_go_on() -> Result<()> {
     let before = chat.ghosts_devices().await?;
 
     let began = Instant::now();
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
     let ghost = chat.world.ghost_of(chat.bob.jid());
     ensure!(before.len() == 1, "the ghost had other devices: {before:?}");
     let is_replaced = |devices: &BTreeMap<String, bool>| {
@@ -82,7 +82,7 @@ async fn a_contact_who_writes_first_after_a_restore_is_understood_from_the_secon
 -> Result<()> {
     let mut chat = Chat::open("restore-contact-first").await?;
     chat.restore_from_twenty_messages_ago().await?;
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
     let jid = chat.alices_jid();
     chat.bob.send(&jid, "Lost", Namespace::Omemo2).await?;
     chat.bot_tells_alice("its encryption session is broken; a new one is being set up").await?;
@@ -102,12 +102,12 @@ async fn a_database_that_was_put_back_by_hand_is_noticed() -> Result<()> {
     chat.talk("before").await?;
     chat.world.bridge.stop().await?;
     std::fs::copy(&file, &copy)?;
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
     chat.talk("since").await?;
     chat.world.bridge.stop().await?;
     std::fs::copy(&copy, &file)?;
 
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
     let logged = chat.world.bridge.files_containing("app.rolled_back")?;
     ensure!(!logged.is_empty(), "the operator was not told");
     chat.talk("after").await?;
@@ -120,7 +120,7 @@ async fn a_postgresql_database_is_backed_up_and_restored() -> Result<()> {
     let world = World::start_on("restore-postgres", postgres::new_database().await?).await?;
     let mut chat = Chat::open_in(world).await?;
     chat.restore_from_twenty_messages_ago().await?;
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
     chat.talk("after").await?;
     assert_eq!(chat.bob.undecryptable(), 0);
     chat.end().await

@@ -206,7 +206,7 @@ async fn a_restart_in_the_middle_ends_it_on_both_sides() -> Result<()> {
     let mut chat = Chat::open_and_talk("verify-restart").await?;
     chat.alice_begins_and_both_see_the_same().await?;
     chat.world.bridge.kill().await?;
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
     chat.alice.verification_is("Cancelled").await?;
     chat.bridge_tells_bob("was interrupted by a restart").await?;
     chat.bot_tells_alice("was interrupted by a restart").await?;
@@ -230,7 +230,7 @@ async fn a_death_after_the_ghost_has_signed_leaves_what_was_compared_verified() 
     held.applied(1).await?;
     chat.world.bridge.kill().await?;
     drop(held);
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
 
     chat.bridge_tells_bob("Verified: ").await?;
     chat.bot_tells_alice("was interrupted by a restart").await?;

@@ -43,11 +43,11 @@ async fn room_key_is_not_cycled_on_client_restart() -> Result<()> {
     chat.bob.send(&to, "Before", Namespace::Omemo2).await?;
     chat.alice.receives("Before").await?;
     chat.world.bridge.stop().await?;
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
     chat.bob.send(&to, "After a stop", Namespace::Omemo2).await?;
     chat.alice.receives_within("After a stop", PATIENCE).await?;
     chat.world.bridge.kill().await?;
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
     chat.bob.send(&to, "After a kill", Namespace::Omemo2).await?;
     chat.alice.receives_within("After a kill", PATIENCE).await?;
 

@@ -20,7 +20,7 @@ async fn die_at(story: &str, method: Method, path: &str) -> Result<(Chat, EvilHo
     held.applied(1).await?;
     chat.world.bridge.kill().await?;
     drop(held);
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
     Ok((chat.comes_to_alice("First").await?, evil))
 }
 
@@ -53,7 +53,7 @@ async fn sigkill_before_keys_upload_response() -> Result<()> {
     held.applied(1).await?;
     chat.world.bridge.kill().await?;
     drop(held);
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
     chat.bob.receives("A key is missing").await.context("after the second death")?;
 
     let outcome = chat.ends_well(&["A key is missing"], &["First"]).await?;

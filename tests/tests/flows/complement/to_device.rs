@@ -44,7 +44,7 @@ async fn unprocessed_to_device_messages_arent_lost_on_restart() -> Result<()> {
     held.applied(1).await?;
     chat.world.bridge.kill().await?;
     drop(held);
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
     chat.bob.receives_within("Under a new room key", PATIENCE).await?;
     let outcome = chat.ends_well(&["Before", "Under a new room key"], &[]).await?;
     println!(

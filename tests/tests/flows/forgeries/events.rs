@@ -94,7 +94,7 @@ async fn a_replayed_message_is_bridged_once() -> Result<()> {
         assert!(evil.push(&chat.world.bridge, std::slice::from_ref(replay)).await?.is_success());
     }
     chat.world.bridge.stop().await?;
-    chat.world.bridge.run().await?;
+    chat.world.bridge.run_connected().await?;
     let after_restart = [original.clone(), altered(json!({ "event_id": "$restarted" }))];
     assert!(evil.push(&chat.world.bridge, &after_restart).await?.is_success());
     replays.extend(after_restart);
