@@ -46,7 +46,7 @@ pub(crate) fn time(ms: i64) -> String {
 }
 
 /// How many messages wait, and since when.
-pub(super) fn held(held: Held) -> String {
+pub(crate) fn held(held: Held) -> String {
     let messages = if held.messages == 1 { "message" } else { "messages" };
     let since = held.since_ms.map(|ms| format!(", since {}", time(ms))).unwrap_or_default();
     format!("{} {messages}{since}", held.messages)

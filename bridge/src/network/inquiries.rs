@@ -17,13 +17,16 @@ pub enum Inquiry {
     Security,
     /// The public keys of a person, and those with which the bridge speaks for the two.
     Devices,
+    /// What waits between the two, and for what.
+    Pending,
     /// That a person be asked to compare keys. What they compare does not come this way.
     Verify,
 }
 
 impl Inquiry {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [Self; 4] = [Self::Help, Self::Security, Self::Devices, Self::Verify];
+    pub const ALL: [Self; 5] =
+        [Self::Help, Self::Security, Self::Devices, Self::Pending, Self::Verify];
 
     /// The word that asks for it.
     pub fn word(self) -> &'static str {
@@ -31,6 +34,7 @@ impl Inquiry {
             Self::Help => "help",
             Self::Security => "security",
             Self::Devices => "devices",
+            Self::Pending => "pending",
             Self::Verify => "verify",
         }
     }

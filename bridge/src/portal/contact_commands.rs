@@ -225,6 +225,7 @@ mod tests {
             ("help", ask(Inquiry::Help, None)),
             ("Security.", ask(Inquiry::Security, None)),
             ("devices  @alice:example.org", ask(Inquiry::Devices, Some(&alice))),
+            ("pending", ask(Inquiry::Pending, None)),
             ("verify", ask(Inquiry::Verify, None)),
             ("verify @alice:example.org", ask(Inquiry::Verify, Some(&alice))),
             ("match", compared(None, true)),

@@ -48,6 +48,7 @@ impl Hub {
                     [remote.own_device(&person).await?, remote.own_device(&Author::Bridge).await?];
                 words::devices(&portal.local, &self.matrix_keys(portal).await?, &own)
             }
+            Inquiry::Pending => words::pending(&self.pending_in(portal).await?),
             Inquiry::Verify => match self.begin_verification(&portal.local, contact).await? {
                 Ok(()) => words::asked(&portal.local),
                 Err(why) => <&str>::from(why).to_owned(),

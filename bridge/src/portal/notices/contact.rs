@@ -5,9 +5,10 @@ use e2ee::matrix::SignedDevice;
 use ruma::UserId;
 
 use crate::{
-    commands::words::{in_fours, time},
+    commands::words::{held, in_fours, time},
     network::{OwnDevice, PlaintextPolicy},
     portal::{
+        PendingChat,
         notices::contact_trust::standing_distrust,
         security::{IdentityStanding, MatrixKeys},
     },
@@ -21,6 +22,7 @@ const MAX_DEVICES: usize = 20;
 pub(in crate::portal) const HELP: &str = "I am the bridge to Matrix. What you can write to me:\n\
     security @name:server — how your chat with a person on Matrix is protected.\n\
     devices @name:server — their keys and mine, to compare.\n\
+    pending @name:server — what waits between you and them, and for what.\n\
     verify @name:server — compares encryption keys with them, by emoji.\n\
     match — what you see is what they see.\n\
     no match — it is not.\n\
@@ -94,6 +96,38 @@ pub(in crate::portal) fn devices(
     lines.join("\n")
 }
 
+/// What waits in a chat, and for what.
+pub(in crate::portal) fn pending(pending: &PendingChat) -> String {
+    let person = &pending.portal.local;
+    let why = if pending.is_person_distrusted {
+        "you have distrusted them, and nothing crosses until you trust them"
+    } else if pending.is_own_identity_changed {
+        "their encryption identity has changed, and they have not approved it"
+    } else {
+        "they have no device that I may encrypt to"
+    };
+    let theirs = if pending.is_person_distrusted { why } else { "they have not left yet" };
+    let mut lines = Vec::new();
+    for (what, whose, why) in [
+        (pending.from_contact, "Yours", "from devices of yours that wait for their decision"),
+        (pending.to_person, "Yours", why),
+        (pending.from_person, "Theirs", theirs),
+    ] {
+        if what.messages > 0 {
+            lines.push(format!("{whose}: {}; {why}", held(what)));
+        }
+    }
+    if !pending.devices.is_empty() {
+        lines.push("These devices of yours wait for their decision:".to_owned());
+        let devices = pending.devices.iter().take(MAX_DEVICES);
+        lines.extend(devices.map(|it| format!("Device {}\n{}", it.id, it.fingerprint)));
+    }
+    if lines.is_empty() {
+        return format!("Nothing waits between you and {person}.");
+    }
+    format!("Between you and {person} wait:\n{}", lines.join("\n"))
+}
+
 fn standing(keys: &MatrixKeys) -> String {
     let mut told = of_identity(keys.standing());
     if let Some(decision) = keys.distrust() {
@@ -137,7 +171,10 @@ mod tests {
     use ruma::{owned_user_id, user_id};
 
     use super::*;
-    use crate::store::{ContactDecision, ContactTrust, Pin, PinState, testing};
+    use crate::{
+        network::{DeviceTrust, Held, RemoteDevice},
+        store::{ContactDecision, ContactTrust, Pin, PinState, testing},
+    };
 
     fn keys(is_verified: bool, state: PinState, devices: usize) -> MatrixKeys {
         let identity = |key: &str| {
@@ -165,6 +202,41 @@ mod tests {
 
     fn own() -> [OwnDevice; 2] {
         ["12", "13"].map(|id| OwnDevice { id: id.to_owned(), fingerprint: "cccccccc".to_owned() })
+    }
+
+    #[test]
+    fn a_contact_is_told_what_waits_and_for_what() {
+        let held = |messages, since_ms| Held { messages, since_ms };
+        let nothing = PendingChat {
+            portal: testing::portal(RoomEncryption::Encrypted),
+            from_person: held(0, None),
+            from_contact: held(0, None),
+            to_person: held(0, None),
+            devices: Vec::new(),
+            is_own_identity_changed: false,
+            is_person_distrusted: false,
+        };
+        let waiting = |is_own_identity_changed, is_person_distrusted| PendingChat {
+            portal: nothing.portal.clone(),
+            from_person: held(1, Some(1_700_000_000_000)),
+            from_contact: held(2, Some(1_700_000_100_000)),
+            to_person: held(3, None),
+            devices: vec![RemoteDevice {
+                id: "7".to_owned(),
+                fingerprint: "0123abcd".to_owned(),
+                trust: DeviceTrust::Waiting,
+                since_ms: None,
+            }],
+            is_own_identity_changed,
+            is_person_distrusted,
+        };
+        let told = [
+            pending(&nothing),
+            pending(&waiting(false, false)),
+            pending(&waiting(true, false)),
+            pending(&waiting(true, true)),
+        ];
+        insta::assert_snapshot!(told.join("\n\n"));
     }
 
     #[test]

@@ -34,6 +34,7 @@ impl Command {
             Inquiry::Help => "What you can tell this bridge",
             Inquiry::Security => "How a chat is protected",
             Inquiry::Devices => "Keys to compare",
+            Inquiry::Pending => "What waits",
             Inquiry::Verify => "Compare emoji with a person on Matrix",
         }
     }
