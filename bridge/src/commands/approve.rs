@@ -21,6 +21,10 @@ impl Command for Approve {
         "In a chat: goes on with the new devices and changed identities of your contact that I have shown there, without a comparison. With “me”: trusts your own changed identity. What was held is sent."
     }
 
+    fn example(&self) -> &'static str {
+        "approve me"
+    }
+
     async fn run(&self, call: &Call<'_>, arguments: &[&str]) -> String {
         match arguments {
             [] => self.contact(call).await,

@@ -21,6 +21,10 @@ impl Command for Chat {
         "Opens an encrypted room with a contact and invites you."
     }
 
+    fn example(&self) -> &'static str {
+        "chat bob@example.org"
+    }
+
     async fn run(&self, call: &Call<'_>, arguments: &[&str]) -> String {
         let [address] = arguments else {
             return usage_of(self);

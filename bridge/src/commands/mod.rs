@@ -146,6 +146,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_help_shows_an_example_of_whatever_takes_arguments() {
+        for command in COMMANDS {
+            let (name, example) = (command.name(), command.example());
+            let is_shown = example.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
+            assert_eq!(is_shown, !command.usage().is_empty(), "{name}");
+            assert!(!command.about().is_empty(), "{name}");
+        }
+    }
+
+    #[test]
     fn a_portal_needs_the_prefix_and_a_management_room_takes_both() {
         for (body, in_portal, command) in [
             ("help", false, Some("help")),

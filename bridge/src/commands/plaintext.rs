@@ -21,6 +21,10 @@ impl Command for Plaintext {
         "In a chat: whether your messages may go unencrypted to a contact who has no encryption."
     }
 
+    fn example(&self) -> &'static str {
+        "plaintext allow"
+    }
+
     async fn run(&self, call: &Call<'_>, arguments: &[&str]) -> String {
         let Some(portal) = call.portal else {
             return "Say this in the chat it is meant for.".to_owned();

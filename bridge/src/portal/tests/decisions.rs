@@ -208,3 +208,21 @@ async fn that_messages_wait_is_told_again_after_one_has_left() {
         assert!(waits.is_empty(), "both have left");
     }
 }
+
+#[tokio::test]
+async fn only_a_person_who_may_use_the_bridge_gives_a_command() {
+    let world = World::new().await;
+    let portal = world.portal().await;
+    let bot = owned_user_id!("@gephyra:example.org");
+    let other_ghost = owned_user_id!("@any_carol:example.org");
+    let stranger = owned_user_id!("@mallory:example.org");
+    for (sender, id) in
+        [(portal.ghost.clone(), "$1"), (other_ghost, "$2"), (bot, "$3"), (stranger, "$4")]
+    {
+        world.writes(&sender, id, "!xmpp help").await;
+        Drain::<OwnedRoomId>::drain(&*world.hub, &room()).await;
+        assert!(world.said().await.is_empty(), "{sender}");
+    }
+    world.alice_says("$5", "!xmpp help").await;
+    assert_eq!(world.said().await.len(), 1);
+}
