@@ -36,6 +36,18 @@ impl Chat {
         let ghost = self.world.ghost_of(self.bob.jid());
         Ok(self.alice.devices_of(&ghost).await?.into_keys().collect())
     }
+
+    /// Waits until Alice's client knows the device that has taken the place of `before`: what it writes earlier is
+    /// encrypted for nobody who is there.
+    async fn alice_knows_the_new_device(&self, before: &BTreeSet<String>) -> Result<()> {
+        ensure!(before.len() == 1, "the ghost had other devices: {before:?}");
+        let is_replaced = |devices: &BTreeMap<String, bool>| {
+            let is_new =
+                |(device, is_signed): (&String, &bool)| *is_signed && !before.contains(device);
+            devices.len() == 1 && devices.iter().all(is_new)
+        };
+        self.alice.sees_devices(&self.ghost(), is_replaced).await.map(drop)
+    }
 }
 
 #[tokio::test]
@@ -48,13 +60,7 @@ async fn after_a_restore_no_key_is_used_twice_and_both_go_on() -> Result<()> {
 
     let began = Instant::now();
     chat.world.bridge.run_connected().await?;
-    let ghost = chat.world.ghost_of(chat.bob.jid());
-    ensure!(before.len() == 1, "the ghost had other devices: {before:?}");
-    let is_replaced = |devices: &BTreeMap<String, bool>| {
-        let is_new = |(device, is_signed): (&String, &bool)| *is_signed && !before.contains(device);
-        devices.len() == 1 && devices.iter().all(is_new)
-    };
-    chat.alice.sees_devices(&ghost, is_replaced).await?;
+    chat.alice_knows_the_new_device(&before).await?;
     chat.alice.send(&chat.room, "Are you back?").await?;
     chat.bob.receives("Are you back?").await?;
     let took = began.elapsed();
@@ -106,10 +112,12 @@ async fn a_database_that_was_put_back_by_hand_is_noticed() -> Result<()> {
     chat.talk("since").await?;
     chat.world.bridge.stop().await?;
     std::fs::copy(&copy, &file)?;
+    let before = chat.ghosts_devices().await?;
 
     chat.world.bridge.run_connected().await?;
     let logged = chat.world.bridge.files_containing("app.rolled_back")?;
     ensure!(!logged.is_empty(), "the operator was not told");
+    chat.alice_knows_the_new_device(&before).await?;
     chat.talk("after").await?;
     assert_eq!(chat.bob.undecryptable(), 0);
     chat.end().await
@@ -120,7 +128,9 @@ async fn a_postgresql_database_is_backed_up_and_restored() -> Result<()> {
     let world = World::start_on("restore-postgres", postgres::new_database().await?).await?;
     let mut chat = Chat::open_in(world).await?;
     chat.restore_from_twenty_messages_ago().await?;
+    let before = chat.ghosts_devices().await?;
     chat.world.bridge.run_connected().await?;
+    chat.alice_knows_the_new_device(&before).await?;
     chat.talk("after").await?;
     assert_eq!(chat.bob.undecryptable(), 0);
     chat.end().await

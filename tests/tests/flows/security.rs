@@ -160,7 +160,8 @@ async fn a_contact_asks_the_bridge_by_form_and_by_message() -> Result<()> {
     let chat = Chat::open_and_talk("contact-asks").await?;
     let Chat { world, alice, bob, .. } = &chat;
     let commands = bob.commands_of(COMPONENT).await?;
-    assert_eq!(commands, ["devices", "help", "security", "verify"].map(str::to_owned).into());
+    let all = ["devices", "help", "pending", "security", "verify"];
+    assert_eq!(commands, all.map(str::to_owned).into());
     let features = bob.disco(COMPONENT).await?;
     let features = features.get("features").and_then(Value::as_array).cloned().unwrap_or_default();
     ensure!(features.contains(&json!("http://jabber.org/protocol/commands")), "{features:?}");

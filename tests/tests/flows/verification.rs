@@ -70,6 +70,15 @@ impl Chat {
         self.both_see_the_same().await
     }
 
+    async fn alice_begins_between_devices_and_both_see_the_same(&self) -> Result<Emoji> {
+        let devices = self.alice.devices_of(&self.ghost()).await?;
+        let device = devices.keys().next().context("the ghost has no device")?;
+        self.alice.verify_device_to_device(&self.ghost(), device).await?;
+        self.alice.verification_is("Ready").await?;
+        self.alice.compare_emoji().await?;
+        self.both_see_the_same().await
+    }
+
     async fn nothing_was_verified(&self) -> Result<()> {
         ensure!(!self.alice.sees_verified(&self.ghost()).await?, "Alice sees Bob as verified");
         Ok(())
@@ -104,13 +113,8 @@ async fn alice_verifies_bob_in_their_room_and_sees_him_verified() -> Result<()> 
 #[tokio::test]
 async fn alice_verifies_bob_from_device_to_device() -> Result<()> {
     let chat = Chat::open_and_talk("verify-to-device").await?;
+    chat.alice_begins_between_devices_and_both_see_the_same().await?;
     let Chat { alice, .. } = &chat;
-    let devices = alice.devices_of(&chat.ghost()).await?;
-    let device = devices.keys().next().context("the ghost has no device")?;
-    alice.verify_device_to_device(&chat.ghost(), device).await?;
-    alice.verification_is("Ready").await?;
-    alice.compare_emoji().await?;
-    chat.both_see_the_same().await?;
     alice.says_emoji_are_the_same().await?;
     chat.bob_answers("match").await?;
     alice.verification_is("Done").await?;
@@ -212,6 +216,19 @@ async fn a_restart_in_the_middle_ends_it_on_both_sides() -> Result<()> {
     chat.bot_tells_alice("was interrupted by a restart").await?;
     chat.bob_answers("match").await?;
     chat.bridge_tells_bob("nothing to compare").await?;
+    chat.nothing_was_verified().await?;
+    chat.end().await
+}
+
+#[tokio::test]
+async fn a_restart_in_the_middle_ends_one_between_devices_on_both_sides() -> Result<()> {
+    let mut chat = Chat::open_and_talk("verify-devices-restart").await?;
+    chat.alice_begins_between_devices_and_both_see_the_same().await?;
+    chat.world.bridge.stop().await?;
+    chat.world.bridge.run_connected().await?;
+    chat.alice.verification_is("Cancelled").await?;
+    chat.bridge_tells_bob("was interrupted by a restart").await?;
+    chat.bot_tells_alice("was interrupted by a restart").await?;
     chat.nothing_was_verified().await?;
     chat.end().await
 }
