@@ -143,6 +143,7 @@ async fn a_new_identity_does_not_lift_a_contacts_distrust_and_emoji_do() -> Resu
     let jid = chat.alices_jid();
     chat.bob_distrusts_alice().await?;
     alice.set_up_cross_signing().await?;
+    alice.discard_room_key(room).await?;
     alice.send(room, "It is me").await?;
     chat.bridge_tells_bob("whom you have distrusted, has changed").await?;
     chat.command("approve me").await?;
