@@ -17,7 +17,7 @@ pub enum Inquiry {
     Security,
     /// The public keys of a person, and those with which the bridge speaks for the two.
     Devices,
-    /// What waits between the two, and for what.
+    /// What of the contact's own waits for a person, and for what.
     Pending,
     /// That a person be asked to compare keys. What they compare does not come this way.
     Verify,

@@ -22,7 +22,7 @@ const MAX_DEVICES: usize = 20;
 pub(in crate::portal) const HELP: &str = "I am the bridge to Matrix. What you can write to me:\n\
     security @name:server — how your chat with a person on Matrix is protected.\n\
     devices @name:server — their keys and mine, to compare.\n\
-    pending @name:server — what waits between you and them, and for what.\n\
+    pending @name:server — what you wrote to them and waits, and for what.\n\
     verify @name:server — compares encryption keys with them, by emoji.\n\
     match — what you see is what they see.\n\
     no match — it is not.\n\
@@ -96,7 +96,8 @@ pub(in crate::portal) fn devices(
     lines.join("\n")
 }
 
-/// What waits in a chat, and for what.
+/// What of the contact's own waits in a chat, and for what. What the person has written and has not left is nobody
+/// else's business.
 pub(in crate::portal) fn pending(pending: &PendingChat) -> String {
     let person = &pending.portal.local;
     let why = if pending.is_person_distrusted {
@@ -106,15 +107,13 @@ pub(in crate::portal) fn pending(pending: &PendingChat) -> String {
     } else {
         "they have no device that I may encrypt to"
     };
-    let theirs = if pending.is_person_distrusted { why } else { "they have not left yet" };
     let mut lines = Vec::new();
-    for (what, whose, why) in [
-        (pending.from_contact, "Yours", "from devices of yours that wait for their decision"),
-        (pending.to_person, "Yours", why),
-        (pending.from_person, "Theirs", theirs),
+    for (what, why) in [
+        (pending.from_contact, "from devices of yours that wait for their decision"),
+        (pending.to_person, why),
     ] {
         if what.messages > 0 {
-            lines.push(format!("{whose}: {}; {why}", held(what)));
+            lines.push(format!("{}: {why}", held(what)));
         }
     }
     if !pending.devices.is_empty() {
@@ -123,9 +122,9 @@ pub(in crate::portal) fn pending(pending: &PendingChat) -> String {
         lines.extend(devices.map(|it| format!("Device {}\n{}", it.id, it.fingerprint)));
     }
     if lines.is_empty() {
-        return format!("Nothing waits between you and {person}.");
+        return format!("Nothing of yours waits for {person}.");
     }
-    format!("Between you and {person} wait:\n{}", lines.join("\n"))
+    format!("Of yours wait for {person}:\n{}", lines.join("\n"))
 }
 
 fn standing(keys: &MatrixKeys) -> String {
