@@ -40,7 +40,13 @@ impl Approve {
             Ok(portal) => portal,
             Err(refusal) => return refusal,
         };
-        let answer = answer(call.hub.approve_contact(portal, &call.decider()).await);
+        let answer = match call.hub.approve_contact(portal, &call.decider()).await {
+            Ok(0) => format!(
+                "{NOTHING_WAITS} A key that you have distrusted comes back only by “!xmpp trust” with \
+                 its fingerprint."
+            ),
+            approved => answer(approved),
+        };
         with_distrust(call, answer, |contact| *contact == portal.contact).await
     }
 
@@ -55,11 +61,11 @@ impl Approve {
     }
 }
 
+const NOTHING_WAITS: &str = "Nothing waits for your approval here.";
+
 fn answer<E: std::error::Error>(approved: Result<usize, E>) -> String {
     match approved {
-        Ok(0) => "Nothing waits for your approval here. A key that you have distrusted comes back \
-                  only by “!xmpp trust” with its fingerprint."
-            .to_owned(),
+        Ok(0) => NOTHING_WAITS.to_owned(),
         Ok(approved) => format!("Approved ({approved}). What was held is on its way."),
         Err(error) => failed(&error),
     }

@@ -24,6 +24,17 @@ pub(super) enum Before {
     Distrusted,
 }
 
+impl Before {
+    /// The short word that notices are stored under.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pinned => "pinned",
+            Self::Verified => "verified",
+            Self::Distrusted => "distrusted",
+        }
+    }
+}
+
 impl Hub {
     /// Both sides learn that the Matrix user's identity is another one, once each.
     pub(super) async fn tell_identity_changed(&self, portal: &Portal) -> Result<(), StepError> {
@@ -99,7 +110,7 @@ impl Hub {
         let pin = self.parts.db.read().await?.pins().find(&portal.local).await?;
         let replaced_ms = pin.map_or(0, |pin| pin.pinned_ms);
         let before = self.before_change(portal).await?;
-        let subject = format!("{} {identity} {replaced_ms} {before:?}", portal.local);
+        let subject = format!("{} {identity} {replaced_ms} {}", portal.local, before.name());
         let notice = Notice {
             scope: portal.contact.as_str(),
             subject: &subject,

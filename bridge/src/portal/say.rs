@@ -21,7 +21,7 @@ pub(super) enum Wording {
     Public,
 }
 
-/// The short words for what messages of a person wait for, and that ends with no decision.
+/// The short words for what keeps messages of a person from leaving, whoever ends it.
 pub(super) const WAITS: [&str; 4] =
     [UNSIGNED_SENDER, NO_ENCRYPTION, NO_USABLE_DEVICE, NO_TRUSTED_DEVICE];
 

@@ -30,7 +30,7 @@ async fn a_contacts_weaker_leg_is_told_once_until_something_is_decided() {
     let told_again = async {
         world.bob(&chat(), message(LegSecurity::Plaintext)).await;
         while times_said(&world, plain).await < 2 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            world.drain(&chat()).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), told_again).await.unwrap();

@@ -121,3 +121,14 @@ async fn distrust_waits_for_no_comparison() {
     assert!(told[0].starts_with("You have distrusted"), "{told:?}");
     assert!(world.hub.is_distrusted(&portal).await.unwrap());
 }
+
+#[tokio::test]
+async fn a_comparison_that_was_announced_and_cannot_begin_is_called_off() {
+    let world = World::with_identity().await;
+    // No homeserver is there to carry it.
+    world.command(IdentityTrust::Pinned, "verify").await;
+    let told = world.told_bob();
+    let [announced, called_off] = told.as_slice() else { panic!("told {told:?}") };
+    assert!(announced.contains("wants to compare encryption keys"), "{announced}");
+    assert!(called_off.ends_with("could not begin."), "{called_off}");
+}
