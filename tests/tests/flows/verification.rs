@@ -79,6 +79,15 @@ impl Chat {
         self.both_see_the_same().await
     }
 
+    async fn is_interrupted_on_both_sides(&self) -> Result<()> {
+        self.alice.verification_is("Cancelled").await?;
+        self.bridge_tells_bob("was interrupted by a restart").await?;
+        self.bot_tells_alice("was interrupted by a restart").await?;
+        self.bob_answers("match").await?;
+        self.bridge_tells_bob("nothing to compare").await?;
+        self.nothing_was_verified().await
+    }
+
     async fn nothing_was_verified(&self) -> Result<()> {
         ensure!(!self.alice.sees_verified(&self.ghost()).await?, "Alice sees Bob as verified");
         Ok(())
@@ -211,12 +220,7 @@ async fn a_restart_in_the_middle_ends_it_on_both_sides() -> Result<()> {
     chat.alice_begins_and_both_see_the_same().await?;
     chat.world.bridge.kill().await?;
     chat.world.bridge.run_connected().await?;
-    chat.alice.verification_is("Cancelled").await?;
-    chat.bridge_tells_bob("was interrupted by a restart").await?;
-    chat.bot_tells_alice("was interrupted by a restart").await?;
-    chat.bob_answers("match").await?;
-    chat.bridge_tells_bob("nothing to compare").await?;
-    chat.nothing_was_verified().await?;
+    chat.is_interrupted_on_both_sides().await?;
     chat.end().await
 }
 
@@ -226,10 +230,7 @@ async fn a_restart_in_the_middle_ends_one_between_devices_on_both_sides() -> Res
     chat.alice_begins_between_devices_and_both_see_the_same().await?;
     chat.world.bridge.stop().await?;
     chat.world.bridge.run_connected().await?;
-    chat.alice.verification_is("Cancelled").await?;
-    chat.bridge_tells_bob("was interrupted by a restart").await?;
-    chat.bot_tells_alice("was interrupted by a restart").await?;
-    chat.nothing_was_verified().await?;
+    chat.is_interrupted_on_both_sides().await?;
     chat.end().await
 }
 
@@ -249,6 +250,7 @@ async fn a_death_after_the_ghost_has_signed_leaves_what_was_compared_verified() 
     drop(held);
     chat.world.bridge.run_connected().await?;
 
+    chat.alice.verification_is("Done").await?;
     chat.bridge_tells_bob("Verified: ").await?;
     chat.bot_tells_alice("was interrupted by a restart").await?;
     let log = chat.world.bridge.keylog(&["show", chat.alice.user_id()]).await?;
