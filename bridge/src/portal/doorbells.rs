@@ -11,6 +11,7 @@ use crate::{
     appservice::Intake,
     matrix::{DeviceEvents, OutboxEvents, SentReference},
     network::{Answer, Author, ChatKey, Inquiries, Inquiry, NoAnswer, RemoteEvents, RemoteUserId},
+    queue::{Drain, Drained},
 };
 
 /// The doorbells of a hub that is built after those who ring. What rings before the hub is there
@@ -36,15 +37,24 @@ impl Doorbells {
         self.hub.get()?.upgrade()
     }
 
-    fn ring_people(&self, users: Vec<OwnedUserId>) {
+    /// Each of a person's ghosts learns by itself that the person's devices have changed: what rings meanwhile is one
+    /// more look.
+    fn ring_people(&self, users: &[OwnedUserId]) {
         let Some(hub) = self.hub() else { return };
-        self.tracker.spawn(async move {
-            for user in users {
-                if let Err(error) = hub.ring_all_of(&user).await {
-                    tracing::warn!(error = %crate::error_chain(&error), "portal.ring.failed");
-                }
+        users.iter().for_each(|user| hub.people.ring(user.clone()));
+    }
+}
+
+#[async_trait]
+impl Drain<OwnedUserId> for Hub {
+    async fn drain(&self, user: &OwnedUserId) -> Drained {
+        match self.ring_all_of(user).await {
+            Ok(()) => Drained::Empty,
+            Err(error) => {
+                tracing::warn!(error = %crate::error_chain(&error), "portal.ring.failed");
+                Drained::Failed
             }
-        });
+        }
     }
 }
 
@@ -77,7 +87,7 @@ impl DeviceEvents for Doorbells {
     }
 
     fn device_lists_changed(&self, users: &[OwnedUserId]) {
-        self.ring_people(users.to_vec());
+        self.ring_people(users);
     }
 
     fn verifications_changed(&self, user: &UserId) {
@@ -107,7 +117,7 @@ impl RemoteEvents for Doorbells {
 
     fn unblocked(&self, chat: &ChatKey) {
         match &chat.local {
-            Author::Person(user) => self.ring_people(vec![user.clone()]),
+            Author::Person(user) => self.ring_people(std::slice::from_ref(user)),
             Author::Bridge => self.committed(chat),
         }
     }

@@ -57,7 +57,7 @@ use std::{
     time::Duration,
 };
 
-use ruma::{OwnedEventId, OwnedRoomId, RoomId, UserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::notices::contact_trust::for_person as decision_for_person;
@@ -111,6 +111,7 @@ pub struct Hub {
     parts: Parts,
     rooms: Arc<Queues<OwnedRoomId>>,
     chats: Arc<Queues<(ChatKey, Lane)>>,
+    people: Arc<Queues<OwnedUserId>>,
     /// Messages whose authors know that they wait.
     told_waiting: std::sync::Mutex<HashSet<OwnedEventId>>,
     key_waits: KeyWaits,
@@ -151,7 +152,8 @@ impl Hub {
         Arc::new_cyclic(|hub: &Weak<Self>| Self {
             parts,
             rooms: Queues::new(hub.clone(), tracker.clone(), stop.clone()),
-            chats: Queues::new(hub.clone(), tracker, stop),
+            chats: Queues::new(hub.clone(), tracker.clone(), stop.clone()),
+            people: Queues::new(hub.clone(), tracker, stop),
             told_waiting: std::sync::Mutex::default(),
             key_waits: KeyWaits::default(),
             making_portals: Locks::new(),
@@ -202,10 +204,11 @@ impl Hub {
         i64::try_from(self.parts.clock.now_ms()).unwrap_or(i64::MAX)
     }
 
-    /// Everything of this person that waits is looked at again.
+    /// What waits in chats of this person is looked at again.
     async fn ring_all_of(&self, user: &UserId) -> Result<(), StoreError> {
+        let network = self.parts.network.name();
         let mut tx = self.parts.db.read().await?;
-        let portals = tx.portals().load_by_local(user).await?;
+        let portals = tx.portals().load_waiting(network, user).await?;
         drop(tx);
         for portal in portals {
             self.ring_chat(&from_remote::chat_of(&portal));

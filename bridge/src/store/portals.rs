@@ -280,6 +280,29 @@ impl<'t> Portals<'t> {
         rows.into_iter().map(Portal::try_from).collect()
     }
 
+    /// The portals of a person in which something waits, on either side.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn load_waiting(
+        &mut self,
+        network: &str,
+        local: &UserId,
+    ) -> Result<Vec<Portal>, StoreError> {
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT * FROM portals WHERE network = $1 AND local_user = $2 AND ( \
+             EXISTS (SELECT 1 FROM matrix_inbox WHERE matrix_inbox.room_id = portals.room_id \
+             AND matrix_inbox.content IS NOT NULL) \
+             OR EXISTS (SELECT 1 FROM remote_inbox WHERE remote_inbox.contact = portals.contact \
+             AND remote_inbox.local_user = portals.local_user)) ORDER BY room_id",
+        )
+        .bind(network)
+        .bind(local.as_str())
+        .fetch_all(&mut *self.conn)
+        .await?;
+        rows.into_iter().map(Portal::try_from).collect()
+    }
+
     /// All portals of a contact.
     ///
     /// # Errors

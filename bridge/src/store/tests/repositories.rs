@@ -30,6 +30,7 @@ on_both_databases!(
     the_matrix_outbox_keeps_the_order_of_each_room,
     row_numbers_are_never_used_again,
     a_portal_is_found_by_room_and_by_chat,
+    portals_in_which_something_waits_are_found,
     a_portal_changes_step_by_step,
     a_chat_moves_to_another_room,
     management_rooms_are_remembered,
@@ -302,6 +303,29 @@ async fn a_portal_is_found_by_room_and_by_chat(location: TestDatabase) {
     assert!(portals.find_by_room(other_room()).await.unwrap().is_none());
     assert!(portals.find_by_chat("mail", alice(), &bob).await.unwrap().is_none());
     assert!(portals.find_by_chat("xmpp", user_id!("@b:c"), &bob).await.unwrap().is_none());
+}
+
+async fn portals_in_which_something_waits_are_found(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let idle = room_id!("!idle:example.org");
+    tx.portals().insert(&new_portal(room(), "bob@example.net")).await.unwrap();
+    tx.portals().insert(&new_portal(other_room(), "carol@example.net")).await.unwrap();
+    tx.portals().insert(&new_portal(idle, "idle@example.net")).await.unwrap();
+    assert!(tx.portals().load_waiting("xmpp", alice()).await.unwrap().is_empty());
+
+    let event = inbox_event(room(), event_id!("$one"));
+    let from_alice = tx.matrix_inbox().insert(&[event], 1).await.unwrap()[0].unwrap();
+    let carol = chat_with("carol@example.net");
+    let from_carol = tx.remote_inbox().insert(&remote_event(&carol, "one")).await.unwrap();
+    let waiting = tx.portals().load_waiting("xmpp", alice()).await.unwrap();
+    let rooms: Vec<_> = waiting.into_iter().map(|portal| portal.room_id).collect();
+    assert_eq!(rooms, [other_room(), room()]);
+    assert!(tx.portals().load_waiting("xmpp", user_id!("@b:c")).await.unwrap().is_empty());
+    assert!(tx.portals().load_waiting("mail", alice()).await.unwrap().is_empty());
+
+    tx.matrix_inbox().mark_done(from_alice).await.unwrap();
+    tx.remote_inbox().mark_done(from_carol).await.unwrap();
+    assert!(tx.portals().load_waiting("xmpp", alice()).await.unwrap().is_empty());
 }
 
 async fn a_portal_changes_step_by_step(location: TestDatabase) {
