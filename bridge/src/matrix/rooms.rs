@@ -18,7 +18,10 @@ use ruma::{
 };
 use tokio::time::Instant;
 
-use super::{ClientError, MatrixClient, client::Members};
+use super::{
+    ClientError, MatrixClient,
+    client::{Members, StateEvent},
+};
 
 /// How old a cached room may be.
 const MAX_AGE: Duration = Duration::from_secs(60);
@@ -126,38 +129,29 @@ impl Rooms {
         room: &RoomId,
         change: u64,
     ) -> Result<Room, ClientError> {
-        let encryption = self.fetch_content(who, room, "m.room.encryption").await?;
-        let visibility = self
-            .fetch_content::<RoomHistoryVisibilityEventContent>(
-                who,
-                room,
-                "m.room.history_visibility",
-            )
-            .await?
-            // The default of the specification.
-            .map_or(HistoryVisibility::Shared, |content| content.history_visibility);
+        let state = self.client.fetch_state(who, room).await?;
+        let encryption = content_of(&state, "m.room.encryption");
+        let visibility =
+            content_of::<RoomHistoryVisibilityEventContent>(&state, "m.room.history_visibility")
+                // The default of the specification.
+                .map_or(HistoryVisibility::Shared, |content| content.history_visibility);
         let settings = encryption.map(|encryption: RoomEncryptionEventContent| RoomKeySettings {
             encryption,
             visibility: visibility.clone(),
         });
-        let members = self.client.fetch_members(who, room).await?;
-        Ok(Room { settings, change, members, visibility })
-    }
-
-    /// Content that cannot be read counts as absent.
-    async fn fetch_content<T: serde::de::DeserializeOwned>(
-        &self,
-        who: &UserId,
-        room: &RoomId,
-        event_type: &str,
-    ) -> Result<Option<T>, ClientError> {
-        let content = self.client.fetch_state_content(who, room, event_type, "").await?;
-        Ok(content.and_then(|content| serde_json::from_value(content).ok()))
+        Ok(Room { settings, change, members: Members::of(&state), visibility })
     }
 
     fn lock(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the state of a room says once. Content that cannot be read counts as absent.
+fn content_of<T: serde::de::DeserializeOwned>(state: &[StateEvent], event_type: &str) -> Option<T> {
+    let is_it = |event: &&StateEvent| event.event_type == event_type && event.state_key.is_empty();
+    let event = state.iter().find(is_it)?;
+    serde_json::from_value(event.content.clone()).ok()
 }
 
 #[cfg(test)]

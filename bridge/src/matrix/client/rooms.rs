@@ -39,6 +39,22 @@ pub struct Members {
     pub invited: BTreeSet<OwnedUserId>,
 }
 
+impl Members {
+    /// As the state of a room tells.
+    pub fn of(state: &[StateEvent]) -> Self {
+        let mut members = Self::default();
+        for event in state.iter().filter(|event| event.event_type == "m.room.member") {
+            let Ok(user) = OwnedUserId::try_from(event.state_key.as_str()) else { continue };
+            match event.content.get("membership").and_then(Value::as_str) {
+                Some("join") => members.joined.insert(user),
+                Some("invite") => members.invited.insert(user),
+                _ => continue,
+            };
+        }
+        members
+    }
+}
+
 /// A state event, as far as the bridge reads it.
 #[derive(Clone, Deserialize)]
 pub struct StateEvent {

@@ -1,7 +1,7 @@
 //! One loaded device: its machine, and what its task does with it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,7 +10,7 @@ use std::{
 
 use e2ee::matrix::{DeviceRole, Machine, Request, RequestBody, Response};
 use matrix_sdk_crypto::store::CryptoStore;
-use ruma::{DeviceId, OwnedRoomId, OwnedUserId, UserId};
+use ruma::{DeviceId, OwnedUserId, UserId};
 
 use super::{Shared, claims::Claims, uploads::Uploads, verify::Verifying};
 use crate::{
@@ -26,12 +26,6 @@ pub(super) struct Device {
     pub(super) user: OwnedUserId,
     pub(super) shared: Arc<Shared>,
     pub(super) machine: Option<Arc<Machine>>,
-    /// Whose keys were asked for, by room, since the machine was loaded and since the room's state
-    /// last changed ([`Room::change`]). A person who was away from all shared rooms, or only
-    /// invited, may have changed devices meanwhile, and no sync says so.
-    ///
-    /// [`Room::change`]: crate::matrix::rooms::Room::change
-    pub(super) asked: HashMap<OwnedRoomId, (u64, BTreeSet<OwnedUserId>)>,
     pub(super) verifying: Verifying,
     pub(super) uploads: Uploads,
     pub(super) claims: Claims,
@@ -67,7 +61,6 @@ impl Device {
             user,
             shared,
             machine: None,
-            asked: HashMap::new(),
             verifying: Verifying::default(),
             uploads: Uploads::default(),
             claims: Claims::default(),
@@ -91,7 +84,6 @@ impl Device {
             self.replace_if_gone().await?;
         }
         let machine = Arc::new(self.load_published().await?);
-        self.asked.clear();
         self.claims = Claims::default();
         self.verifying.clear();
         self.machine = Some(machine.clone());
@@ -106,6 +98,7 @@ impl Device {
         self.is_unknown |= is_unknown;
         if is_unknown || error.is_machine_fault() {
             self.busy.store(false, Ordering::Relaxed);
+            self.shared.asked.forget(&self.user);
             if self.machine.take().is_some() {
                 // Its verifications are gone; whoever knows of any looks.
                 self.shared.events.verifications_changed(&self.user);

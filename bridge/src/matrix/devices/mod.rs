@@ -4,6 +4,7 @@
 //! other, to its end, whether or not the asker still waits. A machine whose store failed is
 //! thrown away and loaded anew.
 
+mod asked;
 mod claims;
 mod device;
 mod directory;
@@ -97,6 +98,7 @@ struct Shared {
     namespace: Namespace,
     events: Arc<dyn DeviceEvents>,
     rooms: Rooms,
+    asked: asked::Asked,
 }
 
 /// All devices.
@@ -113,6 +115,7 @@ impl Devices {
     pub fn new(parts: DevicesParts) -> Arc<Self> {
         let shared = Arc::new(Shared {
             rooms: Rooms::new(parts.client.clone()),
+            asked: asked::Asked::default(),
             client: parts.client,
             db: parts.db,
             clock: parts.clock,

@@ -71,7 +71,7 @@ impl Device {
         let checked = self.check_identities(&machine, &readers, &exchange).await;
         if checked.is_err() {
             // Whatever was wrong may be right in the next answer.
-            self.asked.remove(room);
+            self.shared.asked.forget_room(&self.user, room);
         }
         let identity = checked?;
         if let Some(claim) = machine.claim(&readers).await? {
@@ -96,25 +96,22 @@ impl Device {
     }
 
     /// Keys of people are asked for when they are new to the machine, when a sync says that they
-    /// changed, and once for each room they share with a machine that was just loaded, or whose
-    /// state has changed: they may have joined it, with other devices than they were invited with.
+    /// changed, and once for each room they share with it after a start, or whose state has
+    /// changed: they may have joined it, with other devices than they were invited with.
     async fn learn_devices(
         &mut self,
         machine: &Machine,
-        (room, change): (&RoomId, u64),
+        room: (&RoomId, u64),
         readers: &BTreeSet<OwnedUserId>,
     ) -> Result<Exchange, MatrixError> {
         machine.track(readers).await?;
         let mut exchange = self.exchange(machine).await?;
-        let asked = self.asked.get(room).filter(|(then, _)| *then == change).map(|(_, set)| set);
-        let is_new = |reader: &&OwnedUserId| {
-            !exchange.queried.contains(*reader) && !asked.is_some_and(|set| set.contains(*reader))
-        };
-        let new: BTreeSet<OwnedUserId> = readers.iter().filter(is_new).cloned().collect();
+        let mut new = self.shared.asked.unasked(&self.user, room, readers);
+        new.retain(|reader| !exchange.queried.contains(reader));
         if !new.is_empty() {
             exchange.add(self.send_all(machine, vec![machine.query(&new)]).await?);
         }
-        self.asked.insert(room.to_owned(), (change, readers.clone()));
+        self.shared.asked.note(&self.user, room, readers);
         Ok(exchange)
     }
 

@@ -11,15 +11,37 @@ use crate::Chat;
 
 const ENCRYPTION: &str = "/state/m.room.encryption";
 
+/// Encryption that is none.
+fn weak() -> Value {
+    json!({ "algorithm": "m.none" })
+}
+
 /// The homeserver says that a room is not encrypted, or not any more with what it was.
-fn denials() -> [(Rule, Value); 2] {
+fn denials() -> [Rule; 2] {
     let not_found = json!({ "errcode": "M_NOT_FOUND", "error": "no such state" });
-    let weak = json!({ "algorithm": "m.none" });
     let denied = |status, body| Rule::answer(Method::GET, ENCRYPTION, status, body);
-    [
-        (denied(StatusCode::NOT_FOUND, not_found), json!({})),
-        (denied(StatusCode::OK, weak.clone()), weak),
-    ]
+    [denied(StatusCode::NOT_FOUND, not_found), denied(StatusCode::OK, weak())]
+}
+
+/// The same where it tells all state of the room, and what it then says that was set.
+fn denials_in_state() -> [(Rule, Value); 2] {
+    let is_encryption =
+        |event: &Value| event.get("type").is_some_and(|kind| kind == "m.room.encryption");
+    let removed = Rule::rewrite_answers(Method::GET, "/state", move |state| {
+        let Some(events) = state.as_array_mut() else { return false };
+        let all = events.len();
+        events.retain(|event| !is_encryption(event));
+        events.len() < all
+    });
+    let replaced = Rule::rewrite_answers(Method::GET, "/state", move |state| {
+        let events = state.as_array_mut().into_iter().flatten();
+        let Some(event) = events.into_iter().find(|event| is_encryption(event)) else {
+            return false;
+        };
+        event["content"] = weak();
+        true
+    });
+    [(removed, json!({})), (replaced, weak())]
 }
 
 #[tokio::test]
@@ -29,7 +51,7 @@ async fn a_portal_stays_encrypted_whatever_the_homeserver_says() -> Result<()> {
     bob.send(&chat.alices_jid(), "Before", Namespace::Omemo2).await?;
     alice.receives("Before").await?;
 
-    for (number, (rule, content)) in denials().into_iter().enumerate() {
+    for (number, (rule, content)) in denials_in_state().into_iter().enumerate() {
         let denied = evil.obey(rule);
         let event = json!({
             "type": "m.room.encryption", "state_key": "", "event_id": format!("$denied{number}"),
@@ -64,7 +86,7 @@ async fn a_command_in_the_clear_is_not_obeyed_where_commands_were_encrypted() ->
     alice.send(&room, "help").await?;
     assert!(alice.hears(&bot, "plaintext").await?.encrypted);
 
-    for (rule, _) in denials() {
+    for rule in denials() {
         let denied = evil.obey(rule);
         alice.send_in_the_clear(&room, "version").await?;
         denied.applied(1).await?;

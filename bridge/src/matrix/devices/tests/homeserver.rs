@@ -12,7 +12,7 @@ use axum::{
     http::{StatusCode, Uri},
 };
 use ruma::UserId;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 use url::Url;
 
@@ -151,14 +151,19 @@ impl State {
                 json!({})
             }
             ["sync"] => self.sync(&(user, device)),
-            ["rooms", _, "state", "m.room.encryption", ""] => {
-                json!({ "algorithm": "m.megolm.v1.aes-sha2" })
+            ["rooms", _, "state"] => {
+                let encryption = json!({ "algorithm": "m.megolm.v1.aes-sha2" });
+                let joined = json!({ "membership": "join" });
+                let members = self.members.iter().map(|it| ("m.room.member", it.as_str(), &joined));
+                let state = members.chain([("m.room.encryption", "", &encryption)]);
+                let event = |(kind, key, content): (&str, &str, &Value)| {
+                    json!({
+                        "type": kind, "state_key": key, "content": content, "event_id": "$state",
+                        "sender": "@maker:example.org", "origin_server_ts": 1,
+                    })
+                };
+                state.map(event).collect()
             }
-            ["rooms", _, "joined_members"] => {
-                let joined = self.members.iter().map(|member| (member.clone(), json!({})));
-                json!({ "joined": Map::from_iter(joined) })
-            }
-            ["rooms", _, "members"] => json!({ "chunk": [] }),
             _ => return None,
         })
     }

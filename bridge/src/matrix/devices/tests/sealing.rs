@@ -1,5 +1,7 @@
 //! Writing to people: whose keys are asked for, who gets the room key, and when nothing is written.
 
+use std::collections::BTreeMap;
+
 use super::{
     two_bridges::{World, alice, carol, room},
     *,
@@ -22,6 +24,26 @@ async fn keys_are_asked_for_once_and_again_after_a_change_of_the_room_or_a_resta
     world.ghosts = world.ghosts.restarted(&world.homeserver).await;
     assert_eq!(write(&world).await, 1, "she may have been away meanwhile");
     assert_eq!(write(&world).await, 0);
+}
+
+#[tokio::test]
+async fn a_device_that_was_unloaded_meanwhile_asks_no_more_than_one_that_was_not() {
+    let mut world = World::start().await;
+    let limits = DeviceLimits { loaded: 1, ..DeviceLimits::default() };
+    world.ghosts = world.ghosts.restarted_with(&world.homeserver, limits).await;
+    world.homeserver.state().join(&ghost(2));
+    world.ghosts.devices.ensure_published(&ghost(2)).await.unwrap();
+    let write = async |from: usize| {
+        world.ghosts.write(&ghost(from), &[alice()]).await.unwrap();
+        world.homeserver.take_queries(alice())
+    };
+    world.homeserver.take_queries(alice());
+    assert_eq!((write(1).await, write(2).await), (1, 1));
+    assert_eq!((write(1).await, write(2).await), (0, 0));
+    let (identity, _) = world.homeserver.state().keys_of(alice());
+    world.homeserver.state().show(alice(), (identity, BTreeMap::new()));
+    let after = world.ghosts.write(&ghost(1), &[alice()]).await.map(drop);
+    assert_matches!(after, Err(EncryptError::NoSignedDevice), "a sync says that she has changed");
 }
 
 #[tokio::test]

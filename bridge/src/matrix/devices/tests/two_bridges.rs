@@ -47,24 +47,34 @@ pub struct Bridge {
 
 impl Bridge {
     async fn start(homeserver: &Homeserver, network: &'static str) -> Self {
-        Self::on(sqlite(), homeserver, network).await
+        Self::on(sqlite(), homeserver, network, DeviceLimits::default()).await
     }
 
-    async fn on(database: TestDatabase, homeserver: &Homeserver, network: &'static str) -> Self {
+    async fn on(
+        database: TestDatabase,
+        homeserver: &Homeserver,
+        network: &'static str,
+        limits: DeviceLimits,
+    ) -> Self {
         // Nothing comes between that no test has asked for.
-        let limits = DeviceLimits { waiting: 0, ..DeviceLimits::default() };
+        let limits = DeviceLimits { waiting: 0, ..limits };
         let devices = devices_on(&database, &homeserver.url, network, limits).await;
         Self { devices, database, network }
     }
 
     /// The same bridge, after it was stopped and started.
     pub async fn restarted(self, homeserver: &Homeserver) -> Self {
+        self.restarted_with(homeserver, DeviceLimits::default()).await
+    }
+
+    /// The same bridge, after it was stopped and started with other limits.
+    pub async fn restarted_with(self, homeserver: &Homeserver, limits: DeviceLimits) -> Self {
         self.devices.stop.cancel();
         self.devices.tracker.close();
         self.devices.tracker.wait().await;
         let Self { devices, database, network } = self;
         drop(devices);
-        Self::on(database, homeserver, network).await
+        Self::on(database, homeserver, network, limits).await
     }
 
     pub async fn write(&self, from: &UserId, to: &[&UserId]) -> Result<Written, EncryptError> {
