@@ -6,11 +6,12 @@ use std::{
     sync::{MutexGuard, PoisonError},
 };
 
-use ruma::{EventId, OwnedEventId, UserId};
+use ruma::{EventId, OwnedEventId, OwnedTransactionId, TransactionId, UserId};
 use serde_json::{Map, Value, json};
 
 use super::{Hub, StepError, from_remote::chat_of, legs::Legs, say::Wording};
 use crate::{
+    matrix::{ClientError, Identity},
     network::{RemoteEventKind, RemoteMessageId},
     store::{DeliveryStatus, InboxEvent, MappedMessage, MessageAuthor, PendingRemoteEvent, Portal},
 };
@@ -29,31 +30,27 @@ pub(super) enum Fate<'a> {
 }
 
 impl Hub {
-    /// Tells the author of a message its fate.
+    /// Tells the author of a message its fate. What the homeserver does not take is logged only: where it matters,
+    /// words of the bot say the same.
     pub(super) async fn set_fate(&self, portal: &Portal, event: &EventId, fate: Fate<'_>) {
         let content = status_content(&portal.network, event, &portal.ghost, &fate);
-        self.send_status(portal, content).await;
-    }
-
-    /// A status that is not sent is logged only: it is no part of the message's way.
-    async fn send_status(&self, portal: &Portal, content: Map<String, Value>) {
-        let content = serde_json::value::to_raw_value(&content).unwrap_or_default();
-        let bot = self.parts.namespace.bot();
-        // Clients and servers read it outside the encryption, and it holds no text.
-        let result = self
-            .parts
-            .client
-            .send_message_event(
-                crate::matrix::Identity::user(bot),
-                &portal.room_id,
-                "com.beeper.message_send_status",
-                &ruma::TransactionId::new(),
-                &content,
-            )
-            .await;
-        if let Err(error) = result {
+        if let Err(error) = self.send_status(portal, &TransactionId::new(), content).await {
             tracing::debug!(error = %error, "portal.status.not_sent");
         }
+    }
+
+    async fn send_status(
+        &self,
+        portal: &Portal,
+        txn: &TransactionId,
+        content: Map<String, Value>,
+    ) -> Result<(), ClientError> {
+        let bot = Identity::user(self.parts.namespace.bot());
+        let kind = "com.beeper.message_send_status";
+        // Clients and servers read it outside the encryption, and it holds no text.
+        let content = serde_json::value::to_raw_value(&content).unwrap_or_default();
+        let client = &self.parts.client;
+        client.send_message_event(bot, &portal.room_id, kind, txn, &content).await.map(drop)
     }
 
     /// Tells the author of a message that it waits, once for each run of the bridge.
@@ -123,6 +120,10 @@ impl Hub {
     /// The other network has said how far messages of ours have come, all of them of one chat: `rows` are progress, see
     /// [`is_progress`]. The author hears the newest of each message, and all rows end together. Without a portal
     /// nobody is told.
+    ///
+    /// # Errors
+    /// When the homeserver cannot be told now, or the store failed. No row has ended, and who was told already is
+    /// not told again.
     pub(super) async fn tell_progress(
         &self,
         portal: Option<&Portal>,
@@ -132,7 +133,7 @@ impl Hub {
         if let Some(portal) = portal {
             news = self.news_in(rows).await?;
             for (message, status) in &news {
-                self.send_progress(portal, message, *status).await;
+                self.send_progress(portal, message, *status).await?;
             }
         }
         let mut tx = self.parts.db.begin().await?;
@@ -150,15 +151,23 @@ impl Hub {
         portal: &Portal,
         message: &MappedMessage,
         status: DeliveryStatus,
-    ) {
-        let fate = match status {
-            DeliveryStatus::Delivered => Fate::Delivered,
-            _ => Fate::Sent,
+    ) -> Result<(), ClientError> {
+        let (fate, word) = match status {
+            DeliveryStatus::Delivered => (Fate::Delivered, "delivered"),
+            _ => (Fate::Sent, "sent"),
         };
         let mut content = status_content(&portal.network, &message.event_id, &portal.ghost, &fate);
         let legs = Legs { matrix: message.matrix_leg, remote: message.remote_leg };
         legs.write_into(&mut content, self.remote_encryption());
-        self.send_status(portal, content).await;
+        // What is tried again has its id again, and is shown once.
+        let txn = OwnedTransactionId::from(format!("gephyra-{word}-{}", message.event_id));
+        match self.send_status(portal, &txn, content).await {
+            Err(error) if !error.is_temporary() => {
+                tracing::debug!(error = %error, "portal.status.refused");
+                Ok(())
+            }
+            sent => sent,
+        }
     }
 
     /// The messages that have come further, each with how far.

@@ -1,10 +1,11 @@
-//! What the hub decides, in rooms that are not encrypted: no homeserver answers here.
+//! What the hub decides, in rooms that are not encrypted, beside a homeserver that does next to nothing.
 
 mod backlog;
 mod contact_trust;
 mod decisions;
 mod downgrade;
 mod expiry;
+mod homeserver;
 mod legs;
 mod verification;
 
@@ -21,9 +22,9 @@ use async_trait::async_trait;
 use ruma::{OwnedRoomId, UserId, owned_room_id, owned_user_id, user_id};
 use serde_json::{Value, json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use url::Url;
 use zeroize::Zeroizing;
 
+use self::homeserver::Homeserver;
 use super::*;
 use crate::{
     clock::Clock,
@@ -214,6 +215,7 @@ struct World {
     hub: Arc<Hub>,
     remote: Arc<Remote>,
     clock: Arc<TestClock>,
+    homeserver: Homeserver,
     db: Database,
     _files: TestDatabase,
 }
@@ -253,8 +255,9 @@ impl World {
             decided: Mutex::default(),
             devices: Mutex::default(),
         });
-        let hub = Self::hub(&db, &clock, &remote, policy);
-        let world = Self { hub, remote, clock, db, _files: files };
+        let homeserver = Homeserver::start().await;
+        let hub = Self::hub(&db, &clock, &remote, &homeserver, policy);
+        let world = Self { hub, remote, clock, homeserver, db, _files: files };
         world.make_portal().await;
         world
     }
@@ -262,18 +265,18 @@ impl World {
     /// As after a restart: what is in memory is gone.
     fn restart(&mut self) {
         let policy = self.hub.parts.policy;
-        self.hub = Self::hub(&self.db, &self.clock, &self.remote, policy);
+        self.hub = Self::hub(&self.db, &self.clock, &self.remote, &self.homeserver, policy);
     }
 
     fn hub(
         db: &Database,
         clock: &Arc<TestClock>,
         remote: &Arc<Remote>,
+        homeserver: &Homeserver,
         policy: PolicyConfig,
     ) -> Arc<Hub> {
-        let nowhere = Url::parse("http://127.0.0.1:9/").unwrap();
         let http = reqwest::Client::builder().build().unwrap();
-        let client = MatrixClient::new(http, &nowhere, Zeroizing::new("token".to_owned()))
+        let client = MatrixClient::new(http, &homeserver.url, Zeroizing::new("token".to_owned()))
             .with_first_wait(Duration::from_millis(1));
         let namespace = Namespace::new("any", owned_user_id!("@gephyra:example.org"));
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());

@@ -154,3 +154,39 @@ async fn what_is_said_of_messages_is_stored_with_the_end_of_the_rows() {
     assert_eq!(world.status_of(event_id!("$1")).await, DeliveryStatus::Delivered);
     assert_eq!(world.status_of(event_id!("$2")).await, DeliveryStatus::Failed);
 }
+
+#[tokio::test]
+async fn how_far_a_message_has_come_is_told_when_the_homeserver_is_back() {
+    let world = World::new().await;
+    world.alice_has_sent("$1", "m1").await;
+    world.homeserver.goes();
+    world.comes(&chat(), RemoteEventKind::Delivered { id: RemoteMessageId::new("m1") }).await;
+    assert_eq!(world.drain(&chat()).await, [Drained::Empty, Drained::Failed]);
+    assert_eq!(world.status_of(event_id!("$1")).await, DeliveryStatus::Pending);
+    assert!(world.homeserver.statuses().is_empty());
+
+    world.homeserver.returns();
+    assert_eq!(world.drain(&chat()).await, [Drained::Empty; 2]);
+    assert_eq!(world.status_of(event_id!("$1")).await, DeliveryStatus::Delivered);
+    let told = world.homeserver.statuses();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].content["m.relates_to"]["event_id"], "$1");
+    assert_eq!(told[0].content["status"], "SUCCESS");
+}
+
+#[tokio::test]
+async fn how_far_a_message_has_come_keeps_its_transaction_until_that_is_stored() {
+    let world = World::new().await;
+    world.alice_has_sent("$1", "m1").await;
+    world.comes(&chat(), RemoteEventKind::Delivered { id: RemoteMessageId::new("m1") }).await;
+    let mut raw = world._files.raw_connection().await;
+    let fails =
+        "CREATE TRIGGER fails BEFORE UPDATE ON message_map BEGIN SELECT RAISE(ABORT, ''); END";
+    raw.execute(fails).await.unwrap();
+    assert_eq!(world.drain(&chat()).await, [Drained::Empty, Drained::Failed]);
+    raw.execute("DROP TRIGGER fails").await.unwrap();
+    assert_eq!(world.drain(&chat()).await, [Drained::Empty; 2]);
+    let told = world.homeserver.statuses();
+    assert_eq!(told.len(), 2);
+    assert_eq!(told[0], told[1], "the homeserver shows it once");
+}
