@@ -166,7 +166,8 @@ impl Core {
                     return Ok(false);
                 }
                 tx.xmpp_omemo().pin(chat, device, identity, now_ms).await?;
-                tell_waiting(tx, chat).await
+                tell_waiting(tx, chat).await?;
+                Ok(true)
             }
         }
     }
@@ -258,11 +259,11 @@ pub(super) async fn judge(
     if let Err(DecryptError::IdentityChanged { presented }) = decrypted {
         return Ok(Verdict::Waits(*presented));
     }
-    let waits = match pin.map(|pin| (pin, pin.trust)) {
-        Some((pin, PinTrust::Distrusted)) => return Ok(Verdict::Refused(pin)),
-        Some((_, PinTrust::Verified)) => return Ok(Verdict::Judged(IdentityTrust::Verified)),
-        Some((_, PinTrust::Pinned)) => false,
-        Some((_, PinTrust::Waiting)) => true,
+    let waits = match pin {
+        Some(pin) if pin.trust == PinTrust::Verified => {
+            return Ok(Verdict::Judged(IdentityTrust::Verified));
+        }
+        Some(pin) => pin.trust == PinTrust::Waiting,
         None => tx.xmpp_omemo().new_devices_wait(chat).await?,
     };
     // Anybody can name a device that waits; only what it has really sent is worth keeping.
@@ -317,21 +318,20 @@ fn waiting_fingerprints(pins: &[DevicePin]) -> Vec<String> {
 }
 
 /// Has the person told of all devices that wait.
-async fn tell_waiting(tx: &mut Transaction, chat: &ChatKey) -> Result<bool, StoreError> {
+async fn tell_waiting(tx: &mut Transaction, chat: &ChatKey) -> Result<(), StoreError> {
     let fingerprints = waiting_fingerprints(&tx.xmpp_omemo().load_pins(chat).await?);
     let kind = RemoteEventKind::Held(Hold::NewDevices { fingerprints });
     tx.remote_inbox().insert(&RemoteEvent { chat: chat.clone(), sent_at_ms: None, kind }).await?;
-    Ok(true)
+    Ok(())
 }
 
 /// A change of a device has gone by itself. What came under the other identity can be approved no
 /// more, and would raise the same change again if it were looked at: it is ended with a word.
-/// Returns whether there was any.
 async fn end_held(
     tx: &mut Transaction,
     chat: &ChatKey,
     device: DeviceId,
-) -> Result<bool, StoreError> {
+) -> Result<(), StoreError> {
     let (mut ended, mut after) = (0_u64, None);
     loop {
         let held = tx.xmpp_inbox().load_held(chat, after, HELD_BATCH).await?;
@@ -343,7 +343,7 @@ async fn end_held(
         }
     }
     if ended == 0 {
-        return Ok(false);
+        return Ok(());
     }
     let reason = format!(
         "it came under another encryption identity, which the contact's device has given up again. \
@@ -351,7 +351,7 @@ async fn end_held(
     );
     let kind = RemoteEventKind::Undecryptable { reason };
     tx.remote_inbox().insert(&RemoteEvent { chat: chat.clone(), sent_at_ms: None, kind }).await?;
-    Ok(true)
+    Ok(())
 }
 
 /// The device that a stanza claims to come from.

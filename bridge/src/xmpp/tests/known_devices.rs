@@ -210,3 +210,18 @@ async fn a_device_of_one_namespace_that_cannot_be_used_does_not_stop_the_message
     let message = world.next_where(|stanza| stanza.attr("id") == Some("m2")).await;
     assert!(world.bob.is_addressed_by(&message));
 }
+
+#[tokio::test]
+async fn who_has_only_the_other_namespace_and_no_bundle_does_not_stop_the_message() {
+    let mut phone = Contact::new(1);
+    phone.announced = vec![Namespace::Legacy];
+    let mut world = World::new(phone).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    let laptop = Contact::new(2).device();
+    let push = world.bob.push(Namespace::V2, &[laptop]);
+    world.deliver(&World::message("bob@example.org", "p1", vec![push])).await;
+    world.settle().await;
+    world.alice_says("m2", "two", PlaintextPolicy::Refuse).await.unwrap();
+    let message = world.next_where(|stanza| stanza.attr("id") == Some("m2")).await;
+    assert!(world.bob.is_addressed_by(&message));
+}
