@@ -39,6 +39,8 @@ pub struct Plan {
     pub messages: usize,
     /// Contacts with a chat of their own, and a ghost each.
     pub ghosts: usize,
+    /// Nothing more is written after so long.
+    pub time: Duration,
 }
 
 /// What came of it.
@@ -52,6 +54,8 @@ pub struct Outcome {
     pub before: Tables,
     /// After the last.
     pub after: Tables,
+    /// Messages that were written.
+    pub written: usize,
     /// Messages that nobody was shown.
     pub lost: usize,
     /// Messages that were shown again.
@@ -76,12 +80,10 @@ pub async fn soak(world: &mut World, plan: Plan, look: impl FnMut(&Sample)) -> R
         let samples = flow(&chats, &gauges, plan, look).await?;
         let after = gauges.tables().await?;
         world.bridge.stop().await?;
-        let (from_alice, from_contacts) = written(plan);
-        let (lost, twice) = chats.from_alice.lost_and_twice(from_alice);
-        let (more_lost, more_twice) = chats.from_contacts.lost_and_twice(from_contacts);
-        let (lost, twice) = (lost + more_lost, twice + more_twice);
+        let written = chats.written() - plan.ghosts;
+        let (lost, twice) = chats.lost_and_twice();
         let failures = *chats.failures.borrow();
-        Ok(Outcome { opening, samples, before, after, lost, twice, failures })
+        Ok(Outcome { opening, samples, before, after, written, lost, twice, failures })
     };
     tokio::select! {
         ended = chats.watch() => { ended?; bail!("a client has ended") }
@@ -98,11 +100,6 @@ async fn greet(chats: &Chats, ghosts: usize) -> Result<()> {
     Ok(())
 }
 
-/// The numbers of messages that Alice, with her greetings, and the contacts have written at the end.
-fn written(Plan { messages, ghosts }: Plan) -> (usize, usize) {
-    (ghosts + messages / 2, messages - messages / 2)
-}
-
 /// Lets all messages flow, and looks at intervals and at the end.
 async fn flow(
     chats: &Chats,
@@ -110,13 +107,24 @@ async fn flow(
     plan: Plan,
     mut look: impl FnMut(&Sample),
 ) -> Result<Vec<Sample>> {
-    let Plan { messages, ghosts } = plan;
-    let (from_alice, from_contacts) = written(plan);
+    let Plan { messages, ghosts, time } = plan;
+    let from_alice = ghosts..ghosts + messages / 2;
+    let from_contacts = 0..messages - messages / 2;
     let mut samples = Vec::new();
     let done = CancellationToken::new();
     let flowing = async {
-        write_all(chats, ghosts, ghosts..from_alice, 0..from_contacts).await?;
-        come_to_rest(chats, ghosts + messages).await;
+        let all_is_written = CancellationToken::new();
+        let writing = async {
+            let _done = all_is_written.clone().drop_guard();
+            write_all(chats, ghosts, from_alice, from_contacts).await
+        };
+        let watching = async {
+            if timeout(time, all_is_written.cancelled()).await.is_err() {
+                chats.fall_silent();
+            }
+        };
+        tokio::join!(writing, watching).0?;
+        come_to_rest(chats).await;
         done.cancel();
         anyhow::Ok(())
     };
@@ -156,10 +164,10 @@ async fn write_all(
     Ok(())
 }
 
-/// Waits until so many messages were shown, or nothing is shown any more.
-async fn come_to_rest(chats: &Chats, all: usize) {
-    let mut shown = chats.shown.subscribe();
-    while *shown.borrow_and_update() < all
+/// Waits until all messages were shown, or nothing is shown any more.
+async fn come_to_rest(chats: &Chats) {
+    let (mut shown, written) = (chats.shown.subscribe(), chats.written());
+    while *shown.borrow_and_update() < written
         && matches!(timeout(QUIET, shown.changed()).await, Ok(Ok(())))
     {}
 }

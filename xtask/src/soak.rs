@@ -15,6 +15,9 @@ pub struct Load {
     /// Contacts with a chat of their own, and a ghost each
     #[arg(long, value_name = "G", default_value_t = 50)]
     ghosts: usize,
+    /// Nothing more is written after so many minutes, however much is left
+    #[arg(long, value_name = "M", default_value_t = 120)]
+    minutes: u64,
 }
 
 /// Builds the bridge as an operator does, lets messages flow and prints what grows.
@@ -30,5 +33,6 @@ pub fn soak(load: &Load) -> Result<()> {
     soak.args(["run", "--quiet", "-p", "tests", "--bin", "soak", "--"]);
     soak.args(["--messages", &load.messages.to_string()]);
     soak.args(["--ghosts", &load.ghosts.to_string()]);
+    soak.args(["--minutes", &load.minutes.to_string()]);
     run(soak.env("GEPHYRA_BIN", target.join("release/gephyra")))
 }

@@ -1,7 +1,7 @@
 //! Lets messages flow over many chats and prints what grows: `cargo xtask soak`.
 #![expect(clippy::print_stdout, reason = "the table is what it prints")]
 
-use std::env;
+use std::{env, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use tests::World;
@@ -43,7 +43,7 @@ async fn main() -> Result<()> {
         age = days;
         ages.push(Gauges::tables_in(&world.bridge.dir().join("gephyra.db")).await?);
     }
-    print_tables(plan, &outcome, &ages);
+    print_tables(&outcome, &ages);
     let Outcome { lost, twice, failures, .. } = outcome;
     ensure!(lost + twice + failures == 0, "a figure that must be 0 is not");
     world.clear();
@@ -51,13 +51,14 @@ async fn main() -> Result<()> {
 }
 
 fn read_arguments() -> Result<Plan> {
-    let mut plan = Plan { messages: 2000, ghosts: 50 };
+    let mut plan = Plan { messages: 2000, ghosts: 50, time: Duration::from_secs(60 * 60) };
     let mut words = env::args().skip(1);
     while let Some(word) = words.next() {
         let value = words.next().with_context(|| format!("{word} needs a number"))?;
         match word.as_str() {
             "--messages" => plan.messages = value.parse()?,
             "--ghosts" => plan.ghosts = value.parse()?,
+            "--minutes" => plan.time = Duration::from_secs(60 * value.parse::<u64>()?),
             _ => bail!("{word} is not known"),
         }
     }
@@ -78,8 +79,9 @@ fn print_sample(sample: &Sample, last: Option<Sample>) {
 }
 
 fn print_figures(plan: Plan, outcome: &Outcome) {
-    let Outcome { opening, samples, lost, twice, failures, .. } = outcome;
+    let Outcome { opening, samples, written, lost, twice, failures, .. } = outcome;
     println!("{} chats made in {} s", plan.ghosts, opening.as_secs());
+    println!("{written} of {} messages written", plan.messages);
     if let Some(last) = samples.last() {
         let pace = per(last.messages, last.at.as_secs_f64());
         println!("{pace:.1} messages per second, both ways together");
@@ -93,8 +95,9 @@ fn print_figures(plan: Plan, outcome: &Outcome) {
 }
 
 /// What 10,000 messages add to each table, and what time leaves of it.
-fn print_tables(plan: Plan, outcome: &Outcome, ages: &[Tables]) {
-    let share = |bytes: i64| bytes * 10_000 / i64::try_from(plan.messages).unwrap_or(i64::MAX);
+fn print_tables(outcome: &Outcome, ages: &[Tables]) {
+    let written = i64::try_from(outcome.written).unwrap_or(i64::MAX).max(1);
+    let share = |bytes: i64| bytes * 10_000 / written;
     let columns: Vec<&Tables> = [&outcome.after].into_iter().chain(ages).collect();
     println!("\nKiB that 10,000 messages add:\n{:<24}{:>12}{}", "table", "at once", heading());
     for (table, begun) in &outcome.before.bytes {

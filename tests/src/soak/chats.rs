@@ -9,6 +9,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use matrix_sdk::Room;
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::crowd::{self, Crowd, Heard};
 use crate::journal::Journal;
@@ -37,19 +38,18 @@ pub struct Chats {
     crowd: Crowd,
     independent: Vec<OmemoUser>,
     rooms: Vec<Room>,
-    /// What Alice writes.
-    pub from_alice: Direction,
-    /// What the contacts write.
-    pub from_contacts: Direction,
+    from_alice: Direction,
+    from_contacts: Direction,
     /// What no client, or not the bridge, could open; and what came back.
     pub failures: watch::Sender<usize>,
     /// Messages of both sides that were shown, once each.
     pub shown: watch::Sender<usize>,
+    is_over: CancellationToken,
 }
 
 /// What has become of the messages that one side wrote.
 #[derive(Debug)]
-pub struct Direction {
+struct Direction {
     shown: Mutex<Shown>,
     /// Who writes has one of these for each message that is on its way.
     free: Semaphore,
@@ -57,6 +57,7 @@ pub struct Direction {
 
 #[derive(Debug, Default)]
 struct Shown {
+    written: usize,
     numbers: BTreeSet<usize>,
     twice: usize,
 }
@@ -82,16 +83,11 @@ impl Direction {
         is_first
     }
 
-    /// Waits until one more may be on its way.
+    /// Waits until one more may be on its way, and counts it.
     async fn take_off(&self) -> Result<()> {
         self.free.acquire().await?.forget();
+        self.lock().written += 1;
         Ok(())
-    }
-
-    /// Of so many messages, how many were shown to nobody, and how often one was shown again.
-    pub fn lost_and_twice(&self, written: usize) -> (usize, usize) {
-        let shown = self.lock();
-        (written - shown.numbers.range(..written).count(), shown.twice)
     }
 }
 
@@ -126,7 +122,24 @@ impl Chats {
             from_contacts: Direction::new(),
             failures: watch::channel(0).0,
             shown: watch::channel(0).0,
+            is_over: CancellationToken::new(),
         })
+    }
+
+    /// Nobody writes anything more. What is on its way arrives.
+    pub fn fall_silent(&self) {
+        self.is_over.cancel();
+    }
+
+    /// Messages that both sides have written.
+    pub fn written(&self) -> usize {
+        self.from_alice.lock().written + self.from_contacts.lock().written
+    }
+
+    /// How many messages were shown to nobody, and how often one was shown again.
+    pub fn lost_and_twice(&self) -> (usize, usize) {
+        let lost = self.written() - *self.shown.borrow();
+        (lost, self.from_alice.lock().twice + self.from_contacts.lock().twice)
     }
 
     /// Alice writes these messages, each in the chat whose turn it is.
@@ -136,6 +149,9 @@ impl Chats {
     pub async fn alice_writes(&self, numbers: impl Iterator<Item = usize>) -> Result<()> {
         for number in numbers {
             let room = self.rooms.get(number % self.rooms.len()).context("no such room")?;
+            if self.is_over.is_cancelled() {
+                break;
+            }
             self.from_alice.take_off().await?;
             self.alice.send(room, &format!("Alice {number}")).await?;
         }
@@ -150,6 +166,9 @@ impl Chats {
         let members = self.rooms.len() - self.independent.len();
         for number in numbers {
             let (contact, text) = (number % self.rooms.len(), format!("Contact {number}"));
+            if self.is_over.is_cancelled() {
+                break;
+            }
             self.from_contacts.take_off().await?;
             match contact.checked_sub(members) {
                 None => self.crowd.says(contact, text).await?,
