@@ -30,6 +30,9 @@ pub enum MatrixError {
     /// The room is not encrypted, or no longer with what it began with.
     #[error("the room is not encrypted with a known algorithm")]
     NotEncrypted,
+    /// The user of ours who is to write has left the room, or was put out of it.
+    #[error("the bridge's user is not in the room")]
+    NotThere,
     /// Nobody but the bridge's own users would get the room key.
     #[error("there is nobody in the room to write to")]
     NobodyThere,
@@ -87,7 +90,10 @@ impl EncryptError {
                 !error.is_temporary() && !error.is_unknown_device()
             }
             Self::Device(error) => {
-                matches!(error, MatrixError::NobodyThere | MatrixError::NotEncrypted)
+                matches!(
+                    error,
+                    MatrixError::NotThere | MatrixError::NobodyThere | MatrixError::NotEncrypted
+                )
             }
             Self::NoSignedDevice | Self::IdentityChanged => false,
         }

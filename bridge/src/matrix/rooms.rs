@@ -19,12 +19,16 @@ use ruma::{
 use tokio::time::Instant;
 
 use super::{
-    ClientError, MatrixClient,
+    ClientError, MatrixClient, MatrixError,
     client::{Members, StateEvent},
 };
 
 /// How old a cached room may be.
 const MAX_AGE: Duration = Duration::from_secs(60);
+
+const ENCRYPTION: &str = "m.room.encryption";
+const VISIBILITY: &str = "m.room.history_visibility";
+const MEMBER: &str = "m.room.member";
 
 /// Rooms in the cache; when there are more, all are forgotten.
 const MAX_ROOMS: usize = 4096;
@@ -43,6 +47,12 @@ pub(super) struct Room {
 struct Cached {
     room: Arc<Room>,
     since: Instant,
+}
+
+impl Cached {
+    fn is_for(&self, who: &UserId) -> bool {
+        self.since.elapsed() < MAX_AGE && self.room.members.joined.contains(who)
+    }
 }
 
 #[derive(Default)]
@@ -98,15 +108,22 @@ impl Rooms {
     }
 
     /// The room as `who`, one of its members, sees it.
-    pub async fn fetch(&self, who: &UserId, room: &RoomId) -> Result<Arc<Room>, ClientError> {
+    ///
+    /// # Errors
+    /// [`MatrixError::NotThere`] when `who` is none: homeservers show the room to those who have left it too, as it
+    /// was then.
+    pub async fn fetch(&self, who: &UserId, room: &RoomId) -> Result<Arc<Room>, MatrixError> {
         let (generation, change) = {
             let cache = self.lock();
-            match cache.rooms.get(room) {
-                Some(cached) if cached.since.elapsed() < MAX_AGE => return Ok(cached.room.clone()),
-                _ => (cache.generation, cache.change_of(room)),
+            match cache.rooms.get(room).filter(|cached| cached.is_for(who)) {
+                Some(cached) => return Ok(cached.room.clone()),
+                None => (cache.generation, cache.change_of(room)),
             }
         };
         let fetched = Arc::new(self.fetch_anew(who, room, change).await?);
+        if !fetched.members.joined.contains(who) {
+            return Err(MatrixError::NotThere);
+        }
         let mut cache = self.lock();
         if cache.generation == generation {
             if cache.rooms.len() >= MAX_ROOMS {
@@ -129,16 +146,13 @@ impl Rooms {
         room: &RoomId,
         change: u64,
     ) -> Result<Room, ClientError> {
-        let state = self.client.fetch_state(who, room).await?;
-        let encryption = content_of(&state, "m.room.encryption");
-        let visibility =
-            content_of::<RoomHistoryVisibilityEventContent>(&state, "m.room.history_visibility")
-                // The default of the specification.
-                .map_or(HistoryVisibility::Shared, |content| content.history_visibility);
-        let settings = encryption.map(|encryption: RoomEncryptionEventContent| RoomKeySettings {
-            encryption,
-            visibility: visibility.clone(),
-        });
+        let state = self.client.fetch_state(who, room, &[ENCRYPTION, VISIBILITY, MEMBER]).await?;
+        let visibility = visibility_in(&state);
+        // What cannot be read counts as absent.
+        let encryption: Option<RoomEncryptionEventContent> =
+            content_of(&state, ENCRYPTION).and_then(Result::ok);
+        let settings = encryption
+            .map(|encryption| RoomKeySettings { encryption, visibility: visibility.clone() });
         Ok(Room { settings, change, members: Members::of(&state), visibility })
     }
 
@@ -147,16 +161,29 @@ impl Rooms {
     }
 }
 
-/// What the state of a room says once. Content that cannot be read counts as absent.
-fn content_of<T: serde::de::DeserializeOwned>(state: &[StateEvent], event_type: &str) -> Option<T> {
+/// Who may read what was said before they joined. The specification has a default; what cannot be read is as strict as
+/// can be.
+fn visibility_in(state: &[StateEvent]) -> HistoryVisibility {
+    match content_of::<RoomHistoryVisibilityEventContent>(state, VISIBILITY) {
+        Some(Ok(content)) => content.history_visibility,
+        Some(Err(_)) => HistoryVisibility::Joined,
+        None => HistoryVisibility::Shared,
+    }
+}
+
+/// What the state of a room says once.
+fn content_of<T: serde::de::DeserializeOwned>(
+    state: &[StateEvent],
+    event_type: &str,
+) -> Option<serde_json::Result<T>> {
     let is_it = |event: &&StateEvent| event.event_type == event_type && event.state_key.is_empty();
-    let event = state.iter().find(is_it)?;
-    serde_json::from_value(event.content.clone()).ok()
+    Some(serde_json::from_value(state.iter().find(is_it)?.content.clone()))
 }
 
 #[cfg(test)]
 mod tests {
     use ruma::{owned_user_id, user_id};
+    use serde_json::json;
 
     use super::*;
 
@@ -173,6 +200,18 @@ mod tests {
             assert_ne!(cache.change_of(&room), known);
             assert_ne!(cache.change_of(&room), 0, "whoever asked before the first change");
         }
+    }
+
+    #[test]
+    fn a_visibility_that_cannot_be_read_is_the_strictest() {
+        let said = |content| {
+            let (event_type, state_key) = (VISIBILITY.to_owned(), String::new());
+            visibility_in(&[StateEvent { event_type, state_key, content }])
+        };
+        let world_readable = json!({ "history_visibility": "world_readable" });
+        assert_eq!(said(world_readable), HistoryVisibility::WorldReadable);
+        assert_eq!(said(json!({ "history_visibility": 5 })), HistoryVisibility::Joined);
+        assert_eq!(visibility_in(&[]), HistoryVisibility::Shared);
     }
 
     #[test]

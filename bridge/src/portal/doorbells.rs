@@ -37,8 +37,8 @@ impl Doorbells {
         self.hub.get()?.upgrade()
     }
 
-    /// Each of a person's ghosts learns by itself that the person's devices have changed: what rings meanwhile is one
-    /// more look.
+    /// What waits in chats of these people is looked at again. Each of a person's ghosts learns by itself that the
+    /// person's devices have changed: however many ring during a look, one more follows.
     fn ring_people(&self, users: &[OwnedUserId]) {
         let Some(hub) = self.hub() else { return };
         users.iter().for_each(|user| hub.people.ring(user.clone()));
@@ -47,6 +47,7 @@ impl Doorbells {
 
 #[async_trait]
 impl Drain<OwnedUserId> for Hub {
+    #[tracing::instrument(name = "portal.ring", skip_all)]
     async fn drain(&self, user: &OwnedUserId) -> Drained {
         match self.ring_all_of(user).await {
             Ok(()) => Drained::Empty,

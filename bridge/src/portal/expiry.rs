@@ -157,7 +157,7 @@ impl Hub {
 
     /// Whether what waits since this time (milliseconds since 1970) has waited too long, by a clock that was not set
     /// of late.
-    fn is_over(&self, since_ms: i64) -> bool {
+    pub(super) fn is_over(&self, since_ms: i64) -> bool {
         let hold = self.parts.policy.hold_hours.as_duration();
         let waited_ms = self.now_ms().saturating_sub(since_ms);
         let is_over = u128::try_from(waited_ms).unwrap_or_default() >= hold.as_millis();

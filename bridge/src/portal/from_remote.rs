@@ -48,6 +48,14 @@ enum Step {
     Waits,
 }
 
+/// What of a chat's reports waits.
+#[derive(Default)]
+struct Waits {
+    any: bool,
+    /// How far messages have come: the homeserver does not take it.
+    progress: bool,
+}
+
 /// A message as it came.
 struct Message<'a> {
     id: Option<&'a RemoteMessageId>,
@@ -87,14 +95,14 @@ impl Hub {
     }
 
     async fn drain_reports(&self, chat: &ChatKey) -> Result<Drained, StepError> {
-        let (mut last, mut waits) = (None, false);
+        let (mut last, mut waits) = (None, Waits::default());
         loop {
             let rows = self.load(chat, Lane::Reports, last, REPORTS).await?;
             let Some(newest) = rows.last() else { break };
             last = Some(newest.id);
-            waits |= matches!(self.take_reports(chat, &rows).await?, Step::Waits);
+            self.take_reports(chat, &rows, &mut waits).await?;
         }
-        if waits { self.wait(chat, Lane::Reports).await } else { Ok(Drained::Empty) }
+        if waits.any { self.wait(chat, Lane::Reports).await } else { Ok(Drained::Empty) }
     }
 
     async fn load(
@@ -113,25 +121,26 @@ impl Hub {
         &self,
         chat: &ChatKey,
         rows: &[PendingRemoteEvent],
-    ) -> Result<Step, StepError> {
-        let mut step = Step::Done;
+        waits: &mut Waits,
+    ) -> Result<(), StepError> {
         for rows in rows.chunk_by(|one, next| is_progress(one) && is_progress(next)) {
             match (&chat.local, rows) {
                 (Author::Person(user), [first, ..]) if is_progress(first) => {
                     let portal = self.find_portal(user, &chat.contact).await?;
                     let portal = portal.filter(|_| self.may_use(user));
-                    self.tell_progress(portal.as_ref(), rows).await?;
+                    // What the homeserver did not take just now it will not take at once.
+                    waits.progress =
+                        waits.progress || !self.tell_progress(portal.as_ref(), rows).await?;
+                    waits.any |= waits.progress;
                 }
                 _ => {
                     for row in rows {
-                        if matches!(self.take_event(row).await?, Step::Waits) {
-                            step = Step::Waits;
-                        }
+                        waits.any |= matches!(self.take_event(row).await?, Step::Waits);
                     }
                 }
             }
         }
-        Ok(step)
+        Ok(())
     }
 
     /// Everything that is open is known to wait.
@@ -200,8 +209,8 @@ impl Hub {
         };
         if is_progress(row) {
             // Of before there were lanes: it stands among the messages.
-            self.tell_progress(Some(&portal), std::slice::from_ref(row)).await?;
-            return Ok(Step::Done);
+            let ended = self.tell_progress(Some(&portal), std::slice::from_ref(row)).await?;
+            return Ok(if ended { Step::Done } else { Step::Waits });
         }
         if row.event.kind == RemoteEventKind::Expired {
             let ended = self.give_up_from_contact(row, &portal, Vain::ContactsDevice).await?;
@@ -367,16 +376,15 @@ impl Hub {
                 self.tell_identity_changed(portal).await?;
                 Ok(Step::Waits)
             }
-            // The ghost cannot speak there any more: the message goes to another room.
-            EncryptError::Device(MatrixError::Client(error))
-                if error.is_not_found() || error.errcode() == Some("M_FORBIDDEN") =>
-            {
-                let mut tx = self.parts.db.begin().await?;
-                tx.portals().set_state(&portal.room_id, PortalState::Closed).await?;
-                tx.commit().await?;
-                Err(MatrixError::Client(error).into())
+            EncryptError::Device(error) => {
+                if is_put_out(&error) {
+                    // The message goes to another room.
+                    let mut tx = self.parts.db.begin().await?;
+                    tx.portals().set_state(&portal.room_id, PortalState::Closed).await?;
+                    tx.commit().await?;
+                }
+                Err(error.into())
             }
-            EncryptError::Device(error) => Err(error.into()),
         }
     }
 
@@ -551,5 +559,16 @@ pub(super) fn held_words(hold: &Hold) -> (&'static str, String) {
                 fingerprints.join("\n")
             ),
         ),
+    }
+}
+
+/// Whether the ghost cannot speak in the room any more.
+fn is_put_out(error: &MatrixError) -> bool {
+    match error {
+        MatrixError::NotThere => true,
+        MatrixError::Client(error) => {
+            error.is_not_found() || error.errcode() == Some("M_FORBIDDEN")
+        }
+        _ => false,
     }
 }

@@ -111,6 +111,7 @@ pub struct Hub {
     parts: Parts,
     rooms: Arc<Queues<OwnedRoomId>>,
     chats: Arc<Queues<(ChatKey, Lane)>>,
+    /// People whose chats are to be looked at.
     people: Arc<Queues<OwnedUserId>>,
     /// Messages whose authors know that they wait.
     told_waiting: std::sync::Mutex<HashSet<OwnedEventId>>,

@@ -13,7 +13,10 @@ use super::{Hub, StepError, from_remote::chat_of, legs::Legs, say::Wording};
 use crate::{
     matrix::{ClientError, Identity},
     network::{RemoteEventKind, RemoteMessageId},
-    store::{DeliveryStatus, InboxEvent, MappedMessage, MessageAuthor, PendingRemoteEvent, Portal},
+    store::{
+        DeliveryStatus, InboxEvent, MappedMessage, MessageAuthor, PendingRemoteEvent, Portal,
+        RemoteInboxId,
+    },
 };
 
 /// The fate of a message.
@@ -121,37 +124,40 @@ impl Hub {
     /// [`is_progress`]. The author hears the newest of each message, and all rows end together. Without a portal
     /// nobody is told.
     ///
-    /// # Errors
-    /// When the homeserver cannot be told now, or the store failed. No row has ended, and who was told already is
-    /// not told again.
+    /// Returns whether the rows have ended. While the homeserver does not take what is said they wait, as long as
+    /// messages do.
     pub(super) async fn tell_progress(
         &self,
         portal: Option<&Portal>,
         rows: &[PendingRemoteEvent],
-    ) -> Result<(), StepError> {
+    ) -> Result<bool, StepError> {
         let mut news = Vec::new();
         if let Some(portal) = portal {
             news = self.news_in(rows).await?;
-            for (message, status) in &news {
-                self.send_progress(portal, message, *status).await?;
+            for news in &news {
+                if !self.send_progress(portal, news).await && !self.have_waited_too_long(rows) {
+                    return Ok(false);
+                }
             }
         }
         let mut tx = self.parts.db.begin().await?;
-        for (message, status) in &news {
+        for News { message, status, .. } in &news {
             tx.message_map().set_status(&message.event_id, *status).await?;
         }
         for row in rows {
             tx.remote_inbox().mark_done(row.id).await?;
         }
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        Ok(true)
     }
 
-    async fn send_progress(
-        &self,
-        portal: &Portal,
-        message: &MappedMessage,
-        status: DeliveryStatus,
-    ) -> Result<(), ClientError> {
+    fn have_waited_too_long(&self, rows: &[PendingRemoteEvent]) -> bool {
+        rows.iter().filter_map(|row| row.waits_since_ms).any(|since_ms| self.is_over(since_ms))
+    }
+
+    /// Returns whether it was taken, or would never be.
+    async fn send_progress(&self, portal: &Portal, news: &News) -> bool {
+        let News { message, status, said_by } = news;
         let (fate, word) = match status {
             DeliveryStatus::Delivered => (Fate::Delivered, "delivered"),
             _ => (Fate::Sent, "sent"),
@@ -159,22 +165,17 @@ impl Hub {
         let mut content = status_content(&portal.network, &message.event_id, &portal.ghost, &fate);
         let legs = Legs { matrix: message.matrix_leg, remote: message.remote_leg };
         legs.write_into(&mut content, self.remote_encryption());
-        // What is tried again has its id again, and is shown once.
-        let txn = OwnedTransactionId::from(format!("gephyra-{word}-{}", message.event_id));
-        match self.send_status(portal, &txn, content).await {
-            Err(error) if !error.is_temporary() => {
-                tracing::debug!(error = %error, "portal.status.refused");
-                Ok(())
-            }
-            sent => sent,
+        // When it is tried again the homeserver knows it by this, for half an hour at least.
+        let txn = OwnedTransactionId::from(format!("gephyra-{word}-{}", said_by.0));
+        let sent = self.send_status(portal, &txn, content).await;
+        if let Err(error) = &sent {
+            tracing::debug!(error = %error, "portal.status.not_sent");
         }
+        sent.err().is_none_or(|error| !error.is_temporary())
     }
 
     /// The messages that have come further, each with how far.
-    async fn news_in(
-        &self,
-        rows: &[PendingRemoteEvent],
-    ) -> Result<Vec<(MappedMessage, DeliveryStatus)>, StepError> {
+    async fn news_in(&self, rows: &[PendingRemoteEvent]) -> Result<Vec<News>, StepError> {
         let mut said = Vec::new();
         let mut tx = self.parts.db.read().await?;
         for row in rows {
@@ -182,19 +183,26 @@ impl Hub {
             let local = MessageAuthor::Local;
             // Anybody can name a message that there is not.
             let found = tx.message_map().find_by_remote(&row.event.chat, local, id).await?;
-            said.extend(found.map(|message| (message, status)));
+            said.extend(found.map(|message| News { message, status, said_by: row.id }));
         }
         Ok(newest(said))
     }
 }
 
+/// How far a message of ours has come.
+struct News {
+    message: MappedMessage,
+    status: DeliveryStatus,
+    said_by: RemoteInboxId,
+}
+
 /// What is news of what was said, once for each message.
-fn newest(said: Vec<(MappedMessage, DeliveryStatus)>) -> Vec<(MappedMessage, DeliveryStatus)> {
-    let mut news: Vec<(MappedMessage, DeliveryStatus)> = Vec::new();
-    for (message, status) in said {
-        match news.iter_mut().find(|(known, _)| known.event_id == message.event_id) {
-            Some((_, newest)) if is_further(*newest, status) => *newest = status,
-            None if is_further(message.status, status) => news.push((message, status)),
+fn newest(said: Vec<News>) -> Vec<News> {
+    let mut news: Vec<News> = Vec::new();
+    for said in said {
+        match news.iter_mut().find(|known| known.message.event_id == said.message.event_id) {
+            Some(known) if is_further(known.status, said.status) => *known = said,
+            None if is_further(said.message.status, said.status) => news.push(said),
             _ => {}
         }
     }
@@ -275,11 +283,15 @@ mod tests {
             ("$new", Pending, Sent),
             ("$other", Failed, Delivered),
         ];
-        let said = said.map(|(id, known, said)| (message(id, known), said));
-        let news = newest(said.into());
+        let said = said.into_iter().zip(1..).map(|((id, known, status), row)| News {
+            message: message(id, known),
+            status,
+            said_by: RemoteInboxId(row),
+        });
+        let news = newest(said.collect());
         let news: Vec<_> =
-            news.iter().map(|(it, status)| (it.event_id.as_str(), *status)).collect();
-        assert_eq!(news, [("$new", Delivered), ("$other", Delivered)]);
+            news.iter().map(|it| (it.message.event_id.as_str(), it.status, it.said_by.0)).collect();
+        assert_eq!(news, [("$new", Delivered, 4), ("$other", Delivered, 6)]);
     }
 
     #[test]

@@ -259,11 +259,11 @@ pub(super) async fn judge(
     if let Err(DecryptError::IdentityChanged { presented }) = decrypted {
         return Ok(Verdict::Waits(*presented));
     }
-    let waits = match pin {
-        Some(pin) if pin.trust == PinTrust::Verified => {
-            return Ok(Verdict::Judged(IdentityTrust::Verified));
-        }
-        Some(pin) => pin.trust == PinTrust::Waiting,
+    let waits = match pin.map(|pin| pin.trust) {
+        Some(PinTrust::Verified) => return Ok(Verdict::Judged(IdentityTrust::Verified)),
+        Some(PinTrust::Pinned) => false,
+        // The latter was refused above.
+        Some(PinTrust::Waiting | PinTrust::Distrusted) => true,
         None => tx.xmpp_omemo().new_devices_wait(chat).await?,
     };
     // Anybody can name a device that waits; only what it has really sent is worth keeping.

@@ -63,8 +63,6 @@ pub struct StateEvent {
     pub event_type: String,
     /// State key.
     pub state_key: String,
-    /// Who set it. Not authenticated by anything but the homeserver.
-    pub sender: OwnedUserId,
     /// Content.
     pub content: Value,
 }
@@ -274,7 +272,8 @@ impl MatrixClient {
         }
     }
 
-    /// All state of a room. Events that are not well-formed are left out.
+    /// The state of a room, as far as it is of these types. Events that are not well-formed are left out. To who has left
+    /// the room it is shown as it was then.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -282,11 +281,16 @@ impl MatrixClient {
         &self,
         who: &UserId,
         room: &RoomId,
+        types: &[&str],
     ) -> Result<Vec<StateEvent>, ClientError> {
         let request = get_state_events::v3::Request::new(room.to_owned());
         let response = self.send(Some(Identity::user(who)), Repeat::Safe, request).await?;
+        let is_wanted = |raw: &Raw<_>| {
+            let event_type = raw.get_field::<String>("type").ok().flatten();
+            event_type.is_some_and(|found| types.contains(&found.as_str()))
+        };
         let parse = |raw: Raw<_>| serde_json::from_str(raw.json().get()).ok();
-        Ok(response.room_state.into_iter().filter_map(parse).collect())
+        Ok(response.room_state.into_iter().filter(is_wanted).filter_map(parse).collect())
     }
 
     /// Who is joined and who is invited.

@@ -96,8 +96,8 @@ impl Device {
     }
 
     /// Keys of people are asked for when they are new to the machine, when a sync says that they
-    /// changed, and once for each room they share with it after a start, or whose state has
-    /// changed: they may have joined it, with other devices than they were invited with.
+    /// changed, and once in each room after a start and after a change of its state: they may have
+    /// joined it, with other devices than they were invited with.
     async fn learn_devices(
         &mut self,
         machine: &Machine,
@@ -111,7 +111,9 @@ impl Device {
         if !new.is_empty() {
             exchange.add(self.send_all(machine, vec![machine.query(&new)]).await?);
         }
-        self.shared.asked.note(&self.user, room, readers);
+        let mut answered = readers.clone();
+        answered.retain(|reader| !Self::is_silent(&exchange, reader));
+        self.shared.asked.note(&self.user, room, answered);
         Ok(exchange)
     }
 

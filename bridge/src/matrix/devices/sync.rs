@@ -46,11 +46,18 @@ impl Device {
         answer: sync_events::v3::Response,
     ) -> Result<Exchange, MatrixError> {
         let mut outcome = machine.receive_sync(answer).await?;
+        let changed = outcome.changed_users.clone();
         self.verifying.heard_of(std::mem::take(&mut outcome.verifying));
         self.ring(outcome);
         // What has ended is gone with the next sync, whatever becomes of the requests.
         self.look_at_verifications(machine).await?;
-        let exchange = self.exchange(machine).await?;
+        let exchange = self.exchange(machine).await;
+        let was_asked = |user: &&OwnedUserId| {
+            exchange.as_ref().is_ok_and(|exchange| exchange.queried.contains(*user))
+        };
+        // The machine may not have noted it: it swallows a fault of its store here.
+        self.shared.asked.strike(&self.user, changed.iter().filter(|user| !was_asked(user)));
+        let exchange = exchange?;
         self.look_at_verifications(machine).await?;
         Ok(exchange)
     }

@@ -294,7 +294,7 @@ impl Device {
 
 fn is_refused_for_good(error: &MatrixError) -> bool {
     matches!(error, MatrixError::Client(error) if !error.is_temporary())
-        || matches!(error, MatrixError::NobodyThere)
+        || matches!(error, MatrixError::NotThere | MatrixError::NobodyThere)
 }
 
 impl Devices {

@@ -161,9 +161,13 @@ async fn how_far_a_message_has_come_is_told_when_the_homeserver_is_back() {
     world.alice_has_sent("$1", "m1").await;
     world.homeserver.goes();
     world.comes(&chat(), RemoteEventKind::Delivered { id: RemoteMessageId::new("m1") }).await;
-    assert_eq!(world.drain(&chat()).await, [Drained::Empty, Drained::Failed]);
+    let refused = RemoteEventKind::Refused { fingerprint: "aaaa".to_owned() };
+    world.comes(&chat(), refused).await;
+    assert_eq!(world.drain(&chat()).await, [Drained::Empty, WAITS]);
     assert_eq!(world.status_of(event_id!("$1")).await, DeliveryStatus::Pending);
     assert!(world.homeserver.statuses().is_empty());
+    let said = world.said().await;
+    assert!(said.iter().any(|text| text.contains("aaaa")), "nothing else waits: {said:?}");
 
     world.homeserver.returns();
     assert_eq!(world.drain(&chat()).await, [Drained::Empty; 2]);
@@ -172,6 +176,20 @@ async fn how_far_a_message_has_come_is_told_when_the_homeserver_is_back() {
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].content["m.relates_to"]["event_id"], "$1");
     assert_eq!(told[0].content["status"], "SUCCESS");
+}
+
+#[tokio::test]
+async fn how_far_a_message_has_come_waits_no_longer_than_messages_do() {
+    let world = World::new().await;
+    world.alice_has_sent("$1", "m1").await;
+    world.homeserver.goes();
+    world.comes(&chat(), RemoteEventKind::Delivered { id: RemoteMessageId::new("m1") }).await;
+    let hold = world.hub.parts.policy.hold_hours.as_duration();
+    for (passes, expected) in [(0, WAITS), (1, WAITS), (1, Drained::Empty)] {
+        world.clock.pass(hold / 2 * passes);
+        assert_eq!(world.drain(&chat()).await, [Drained::Empty, expected]);
+    }
+    assert!(world.homeserver.statuses().is_empty());
 }
 
 #[tokio::test]

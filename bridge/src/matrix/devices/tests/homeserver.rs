@@ -83,6 +83,10 @@ impl State {
         self.members.insert(user.to_string());
     }
 
+    pub fn leave(&mut self, user: &UserId) {
+        self.members.remove(user.as_str());
+    }
+
     /// All keys that begin sessions with the devices of a user are gone.
     pub fn take_one_time_keys(&mut self, user: &UserId) {
         self.one_time_keys.retain(|(owner, _), _| owner != user.as_str());

@@ -95,6 +95,38 @@ async fn a_server_that_does_not_answer_is_asked_again_with_the_next_message() {
 }
 
 #[tokio::test]
+async fn a_server_that_did_not_answer_after_a_change_is_asked_until_it_does() {
+    let world = World::start().await;
+    let write = async || {
+        world.ghosts.write(&ghost(1), &[alice()]).await.unwrap();
+        world.homeserver.take_queries(alice()) > 0
+    };
+    write().await;
+    world.homeserver.state().silent.insert("example.org".to_owned());
+    world.ghosts.devices.room_changed(room());
+    assert_eq!((write().await, write().await), (true, true));
+    world.homeserver.state().silent.clear();
+    assert_eq!((write().await, write().await), (true, false));
+}
+
+#[tokio::test]
+async fn a_ghost_that_was_put_out_encrypts_nothing() {
+    let world = World::start().await;
+    world.homeserver.state().join(&ghost(2));
+    world.ghosts.devices.ensure_published(&ghost(2)).await.unwrap();
+    let write = async |from: usize| world.ghosts.write(&ghost(from), &[alice()]).await.map(drop);
+    assert_matches!(write(1).await, Ok(()));
+    world.homeserver.state().leave(&ghost(1));
+    world.ghosts.devices.room_changed(room());
+    assert_matches!(write(2).await, Ok(()));
+    assert_matches!(
+        write(1).await,
+        Err(EncryptError::Device(MatrixError::NotThere)),
+        "what another ghost sees is not what it sees"
+    );
+}
+
+#[tokio::test]
 async fn who_can_be_reached_gets_the_message_though_others_cannot() {
     let world = World::start().await;
     let sealed = world.ghosts.write(&ghost(1), &[alice(), carol()]).await.unwrap();
