@@ -51,7 +51,7 @@ async fn main() -> Result<()> {
 }
 
 fn read_arguments() -> Result<Plan> {
-    let mut plan = Plan { messages: 2000, ghosts: 50, time: Duration::from_secs(60 * 60) };
+    let mut plan = Plan { messages: 2000, ghosts: 50, time: Duration::from_secs(2 * 60 * 60) };
     let mut words = env::args().skip(1);
     while let Some(word) = words.next() {
         let value = words.next().with_context(|| format!("{word} needs a number"))?;

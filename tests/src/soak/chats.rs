@@ -57,7 +57,7 @@ struct Direction {
 
 #[derive(Debug, Default)]
 struct Shown {
-    written: usize,
+    written: BTreeSet<usize>,
     numbers: BTreeSet<usize>,
     twice: usize,
 }
@@ -83,11 +83,16 @@ impl Direction {
         is_first
     }
 
-    /// Waits until one more may be on its way, and counts it.
-    async fn take_off(&self) -> Result<()> {
+    /// Waits until one more may be on its way, and notes that it is.
+    async fn take_off(&self, number: usize) -> Result<()> {
         self.free.acquire().await?.forget();
-        self.lock().written += 1;
+        self.lock().written.insert(number);
         Ok(())
+    }
+
+    fn lost(&self) -> usize {
+        let shown = self.lock();
+        shown.written.difference(&shown.numbers).count()
     }
 }
 
@@ -133,12 +138,12 @@ impl Chats {
 
     /// Messages that both sides have written.
     pub fn written(&self) -> usize {
-        self.from_alice.lock().written + self.from_contacts.lock().written
+        self.from_alice.lock().written.len() + self.from_contacts.lock().written.len()
     }
 
     /// How many messages were shown to nobody, and how often one was shown again.
     pub fn lost_and_twice(&self) -> (usize, usize) {
-        let lost = self.written() - *self.shown.borrow();
+        let lost = self.from_alice.lost() + self.from_contacts.lost();
         (lost, self.from_alice.lock().twice + self.from_contacts.lock().twice)
     }
 
@@ -149,10 +154,9 @@ impl Chats {
     pub async fn alice_writes(&self, numbers: impl Iterator<Item = usize>) -> Result<()> {
         for number in numbers {
             let room = self.rooms.get(number % self.rooms.len()).context("no such room")?;
-            if self.is_over.is_cancelled() {
-                break;
-            }
-            self.from_alice.take_off().await?;
+            let may_go = self.is_over.run_until_cancelled(self.from_alice.take_off(number)).await;
+            let Some(may_go) = may_go else { break };
+            may_go?;
             self.alice.send(room, &format!("Alice {number}")).await?;
         }
         Ok(())
@@ -166,10 +170,9 @@ impl Chats {
         let members = self.rooms.len() - self.independent.len();
         for number in numbers {
             let (contact, text) = (number % self.rooms.len(), format!("Contact {number}"));
-            if self.is_over.is_cancelled() {
-                break;
-            }
-            self.from_contacts.take_off().await?;
+            let may_go = self.is_over.run_until_cancelled(self.from_contacts.take_off(number));
+            let Some(may_go) = may_go.await else { break };
+            may_go?;
             match contact.checked_sub(members) {
                 None => self.crowd.says(contact, text).await?,
                 Some(peer) => {
