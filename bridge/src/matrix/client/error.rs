@@ -37,6 +37,9 @@ pub enum ClientError {
     /// The answer was not what the specification says.
     #[error("the homeserver's answer is not valid")]
     Malformed,
+    /// An id, which others chose, has a backslash: URLs take it for a slash, and the request would be another one.
+    #[error("an id cannot stand in the path of a request")]
+    Path,
     /// The request could not be built.
     #[error("the request is not valid")]
     Request(#[source] IntoHttpError),
@@ -61,7 +64,7 @@ impl ClientError {
             | Self::Malformed => true,
             // The token may be wrong today; what it was shown for is not refused by that.
             Self::Refused { status, .. } => *status == 401,
-            Self::Request(_) => false,
+            Self::Path | Self::Request(_) => false,
         }
     }
 

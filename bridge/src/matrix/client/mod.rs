@@ -157,6 +157,9 @@ impl MatrixClient {
                 Cow::Borrowed(&self.versions),
             )
             .map_err(ClientError::Request)?;
+        if request.uri().path().contains('\\') {
+            return Err(ClientError::Path);
+        }
         if let Some(who) = who {
             masquerade(&mut request, who)?;
         }

@@ -245,3 +245,12 @@ async fn without_its_invitation_history_is_not_for_the_ghost() {
     let endless = (0..20).map(|_| page(&["$older"], Some("more"))).collect();
     assert!(since_invitation(endless).await.is_empty());
 }
+
+#[tokio::test]
+async fn an_id_with_a_backslash_makes_no_other_request() {
+    let fake = fake(Vec::new()).await;
+    let bot = user_id!("@gephyra:example.org");
+    let room = ruma::RoomId::parse(r"!x\..\..\user\@gephyra:evil.example").unwrap();
+    assert_matches!(fake.client.leave(bot, &room).await, Err(ClientError::Path));
+    assert!(fake.seen.lock().unwrap().is_empty());
+}
