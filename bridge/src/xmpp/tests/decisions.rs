@@ -339,6 +339,26 @@ async fn an_approval_brings_no_distrusted_device_back() {
 }
 
 #[tokio::test]
+async fn a_distrusted_key_is_kept_out_under_a_number_that_nobody_had() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.bob_gets_a_laptop(5).await;
+    world.alice_says("m1", "to both", PlaintextPolicy::Refuse).await.unwrap();
+    let key = laptop(&world).fingerprint();
+    assert_eq!(world.decide(std::slice::from_ref(&key), DeviceDecision::Distrust).await, Ok(1));
+
+    let mut renumbered = Contact::new(9);
+    renumbered.reinstall_under_the_same_number(5);
+    assert_eq!(renumbered.fingerprint(), key);
+    world.bob.laptop = Some(Box::new(renumbered));
+    let stanza = world.laptop_says("l1", "I am new", Namespace::V2).await;
+    world.deliver(&stanza).await;
+    let told = next_event(&mut world).await;
+    assert!(matches!(told, RemoteEventKind::Refused { fingerprint } if fingerprint == key));
+    world.settle().await;
+    assert!(world.take_event().await.is_none());
+}
+
+#[tokio::test]
 async fn a_distrusted_key_is_kept_out_under_the_number_of_a_trusted_device() {
     let mut world = World::new(Contact::new(1)).await;
     world.bob_gets_a_laptop(5).await;
