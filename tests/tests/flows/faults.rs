@@ -90,6 +90,8 @@ async fn first_words_to_a_new_ghost_arrive_or_their_author_is_told() -> Result<(
     let bob = world.omemo_user("bob").await?;
     let ghost = world.ghost_of(bob.jid());
     let room = alice.create_chat_with(&ghost).await?;
+    // Before that the client would write in the clear.
+    alice.sees_state(&room, "m.room.encryption", "").await?;
     alice.send(&room, "Right away").await?;
     alice.sees_join(&room, &ghost).await?;
     alice.send(&room, "Later").await?;

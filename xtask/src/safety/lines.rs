@@ -127,6 +127,8 @@ pub const LINES: &[Line] = &[
         "e2ee::matrix forgeries::a_room_key_under_anothers_name_is_not_believed", "spoofed_room_keys", Holds),
     line(FORGERY, "keys that nobody asked for open nothing (CVE-2022-39251, CVE-2022-39252, in the clear, bundle)",
         "e2ee::matrix forgeries::keys_that_nobody_asked_for_open_nothing", "unasked_keys", Holds),
+    line(FORGERY, "nor do they in a conversation on real servers",
+        "tests::flows forgeries::events::keys_that_the_homeserver_gives_open_nothing", "keys_that_were_given", Holds),
     line(FORGERY, "a relation outside the ciphertext makes no edit",
         "tests::flows forgeries::events::a_relation_outside_the_ciphertext_makes_no_edit", "outer_relations", Holds),
     line(FORGERY, "forged carbons, archive results and senders on XMPP have no effect",

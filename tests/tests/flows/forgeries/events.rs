@@ -1,10 +1,11 @@
 //! Room events and messages to devices that are not what the homeserver says.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use axum::http::Method;
 use serde_json::{Value, json};
 use tests::evil_hs::Rule;
 use tests::{Namespace, RustUser};
+use vodozemac::megolm::{GroupSession, InboundGroupSession, SessionConfig};
 
 use super::{PATIENCE, as_sent_by, field_is};
 use crate::Chat;
@@ -61,6 +62,75 @@ async fn what_others_write_is_not_bridged_under_a_persons_name() -> Result<()> {
     assert_eq!((forged, keys_to_guests), (0, 0));
     let texts = bob.texts_from(&chat.alices_jid());
     assert_eq!(texts, ["Before", "Between", "After"]);
+    chat.end().await
+}
+
+/// CVE-2022-39251, CVE-2022-39252: keys of a session that the homeserver has made, as messages to the ghost's device in
+/// Alice's name: in the clear, as if the ghost had asked for them, and as a bundle of a room's history.
+fn unasked_keys(from: &str, event: &Value, session: &GroupSession) -> Result<Vec<Value>> {
+    let (room, sender_key) = (&event["room_id"], &event["content"]["sender_key"]);
+    let mut inbound = InboundGroupSession::new(&session.session_key(), SessionConfig::version_1());
+    let (algorithm, session_id) = ("m.megolm.v1.aes-sha2", session.session_id());
+    let exported = inbound.export_at(0).context("the session is new")?.to_base64();
+    let to_device =
+        |kind: &str, content: Value| json!({ "type": kind, "sender": from, "content": content });
+    Ok(vec![
+        to_device(
+            "m.room_key",
+            json!({
+                "algorithm": algorithm, "room_id": room, "session_id": session_id,
+                "session_key": session.session_key().to_base64(),
+            }),
+        ),
+        to_device(
+            "m.forwarded_room_key",
+            json!({
+                "algorithm": algorithm, "room_id": room, "session_id": session_id,
+                "session_key": exported, "sender_key": sender_key,
+                "sender_claimed_ed25519_key": sender_key, "forwarding_curve25519_key_chain": [],
+            }),
+        ),
+        to_device("io.element.msc4268.room_key_bundle", json!({ "room_id": room })),
+    ])
+}
+
+#[tokio::test]
+async fn keys_that_the_homeserver_gives_open_nothing() -> Result<()> {
+    let (chat, evil) = Chat::open_under_an_evil_homeserver("unasked-keys").await?;
+    let Chat { world, alice, bob, room } = &chat;
+    let id = alice.send(room, "Before").await?;
+    bob.receives("Before").await?;
+    let original = evil.pushed_event(&id).await?;
+    let mut session = GroupSession::new(SessionConfig::version_1());
+    let keys = unasked_keys(alice.user_id(), &original, &session)?;
+    let number = keys.len();
+
+    let given = Rule::rewrite_answers(Method::GET, "/sync", move |answer| {
+        let Some(answer) = answer.as_object_mut() else { return false };
+        let to_device = answer.entry("to_device").or_insert_with(|| json!({}));
+        let events = to_device["events"].as_array().cloned().unwrap_or_default();
+        to_device["events"] = events.into_iter().chain(keys.clone()).collect();
+        true
+    });
+    let given = evil.obey(given.by(&chat.ghost()));
+    // The ghost looks into its inbox before it speaks.
+    bob.send(&chat.alices_jid(), "The ghost speaks", Namespace::Omemo2).await?;
+    given.applied(1).await?;
+    alice.receives("The ghost speaks").await?;
+
+    let text = json!({ "msgtype": "m.text", "body": "I am Alice" });
+    let plaintext = json!({ "type": "m.room.message", "room_id": room, "content": text });
+    let mut forged = original.clone();
+    forged["event_id"] = json!("$forged");
+    forged["content"]["session_id"] = json!(session.session_id());
+    forged["content"]["ciphertext"] = json!(session.encrypt(plaintext.to_string()).to_base64());
+    assert!(evil.push(&world.bridge, &[forged]).await?.is_success());
+    alice.send(room, "After").await?;
+    bob.receives_within("After", PATIENCE).await?;
+    let opened = chat.times_at_bob("I am Alice");
+    println!("safety: keys_that_were_given: {number} keys given, {opened} of 1 messages opened");
+    assert_eq!(opened, 0);
+    assert_eq!(bob.texts_from(&chat.alices_jid()), ["Before", "After"]);
     chat.end().await
 }
 
