@@ -68,7 +68,7 @@ async fn what_others_write_is_not_bridged_under_a_persons_name() -> Result<()> {
 /// CVE-2022-39251, CVE-2022-39252: keys of a session that the homeserver has made, as messages to the ghost's device in
 /// Alice's name: in the clear, as if the ghost had asked for them, and as a bundle of a room's history.
 fn unasked_keys(from: &str, event: &Value, session: &GroupSession) -> Result<Vec<Value>> {
-    let (room, sender_key) = (&event["room_id"], &event["content"]["sender_key"]);
+    let (room, sender_key) = (event.pointer("/room_id"), event.pointer("/content/sender_key"));
     let mut inbound = InboundGroupSession::new(&session.session_key(), SessionConfig::version_1());
     let (algorithm, session_id) = ("m.megolm.v1.aes-sha2", session.session_id());
     let exported = inbound.export_at(0).context("the session is new")?.to_base64();
