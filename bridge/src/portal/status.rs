@@ -223,9 +223,11 @@ pub(super) fn is_progress(row: &PendingRemoteEvent) -> bool {
     progress(&row.event.kind).is_some()
 }
 
-/// Whether what is said of a message is news: a receipt may come twice, and before the server has confirmed the message.
+/// Whether what is said of a message is news: a receipt may come twice, and that the server has the message may be told
+/// late, behind what became of it.
 fn is_further(known: DeliveryStatus, said: DeliveryStatus) -> bool {
-    known != said && (known, said) != (DeliveryStatus::Delivered, DeliveryStatus::Sent)
+    use DeliveryStatus::{Delivered, Failed, Sent};
+    known != said && !matches!((known, said), (Delivered | Failed, Sent))
 }
 
 fn status_content(
@@ -282,6 +284,7 @@ mod tests {
             ("$new", Pending, Delivered),
             ("$new", Pending, Sent),
             ("$other", Failed, Delivered),
+            ("$failed", Failed, Sent),
         ];
         let said = said.into_iter().zip(1..).map(|((id, known, status), row)| News {
             message: message(id, known),

@@ -208,3 +208,20 @@ async fn how_far_a_message_has_come_keeps_its_transaction_until_that_is_stored()
     assert_eq!(told.len(), 2);
     assert_eq!(told[0], told[1], "the homeserver shows it once");
 }
+
+#[tokio::test]
+async fn a_message_that_has_failed_is_not_told_as_sent_when_the_homeserver_is_back() {
+    let world = World::new().await;
+    world.alice_has_sent("$1", "m1").await;
+    world.homeserver.goes();
+    let id = || RemoteMessageId::new("m1");
+    world.comes(&chat(), RemoteEventKind::Accepted { id: id(), security: ENCRYPTED }).await;
+    world.comes(&chat(), RemoteEventKind::Failed { id: id(), reason: "away".to_owned() }).await;
+    assert_eq!(world.drain(&chat()).await, [Drained::Empty, WAITS]);
+    assert_eq!(world.status_of(event_id!("$1")).await, DeliveryStatus::Failed);
+
+    world.homeserver.returns();
+    assert_eq!(world.drain(&chat()).await, [Drained::Empty; 2]);
+    assert_eq!(world.status_of(event_id!("$1")).await, DeliveryStatus::Failed);
+    assert!(world.homeserver.statuses().is_empty());
+}
