@@ -9,6 +9,8 @@ mod devices;
 mod error;
 mod outbox;
 mod rooms;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use self::{
     client::{ClientError, Identity, MatrixClient},

@@ -276,7 +276,7 @@ impl World {
         policy: PolicyConfig,
     ) -> Arc<Hub> {
         let http = reqwest::Client::builder().build().unwrap();
-        let client = MatrixClient::new(http, &homeserver.url, Zeroizing::new("token".to_owned()))
+        let client = MatrixClient::new(http, homeserver.url(), Zeroizing::new("token".to_owned()))
             .with_first_wait(Duration::from_millis(1));
         let namespace = Namespace::new("any", owned_user_id!("@gephyra:example.org"));
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());

@@ -6,21 +6,20 @@ use std::sync::{
 };
 
 use axum::{
-    Json, Router,
     body::Bytes,
     http::{StatusCode, Uri},
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinSet};
 use url::Url;
+
+use crate::matrix::testing::MadeUp;
 
 const STATUS: &str = "/send/com.beeper.message_send_status/";
 
 /// A homeserver that runs until this is dropped.
 pub(super) struct Homeserver {
-    pub(super) url: Url,
+    server: MadeUp,
     state: Arc<State>,
-    _server: JoinSet<()>,
 }
 
 #[derive(Default)]
@@ -37,15 +36,15 @@ pub(super) struct Status {
 }
 
 impl State {
-    fn answer(&self, uri: &Uri, body: &Bytes) -> (StatusCode, Json<Value>) {
+    fn answer(&self, uri: &Uri, body: &Bytes) -> (StatusCode, Value) {
         let txn = uri.path().split_once(STATUS).map(|(_, txn)| txn.to_owned());
         match txn.filter(|_| !self.is_away.load(Ordering::SeqCst)) {
             Some(txn) => {
                 let content = serde_json::from_slice(body).unwrap();
                 self.statuses.lock().unwrap().push(Status { txn, content });
-                (StatusCode::OK, Json(json!({ "event_id": "$status" })))
+                (StatusCode::OK, json!({ "event_id": "$status" }))
             }
-            None => (StatusCode::BAD_GATEWAY, Json(json!({}))),
+            None => (StatusCode::BAD_GATEWAY, json!({})),
         }
     }
 }
@@ -53,15 +52,13 @@ impl State {
 impl Homeserver {
     pub(super) async fn start() -> Self {
         let state = Arc::new(State::default());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
         let answering = state.clone();
-        let answer = async move |uri: Uri, body: Bytes| answering.answer(&uri, &body);
-        let mut server = JoinSet::new();
-        server.spawn(async move {
-            axum::serve(listener, Router::new().fallback(answer)).await.unwrap();
-        });
-        Self { url, state, _server: server }
+        let server = MadeUp::start(move |uri, body| answering.answer(uri, body)).await;
+        Self { server, state }
+    }
+
+    pub(super) fn url(&self) -> &Url {
+        &self.server.url
     }
 
     pub(super) fn goes(&self) {

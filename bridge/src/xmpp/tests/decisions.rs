@@ -318,13 +318,19 @@ async fn a_key_is_distrusted_and_verified_under_every_number() {
     }
 }
 
-#[tokio::test]
-async fn an_approval_brings_no_distrusted_device_back() {
+/// Alice has written to both devices of Bob's and distrusted the laptop; gives its fingerprint.
+async fn distrusted_laptop() -> (World, String) {
     let mut world = World::new(Contact::new(1)).await;
     world.bob_gets_a_laptop(5).await;
     world.alice_says("m1", "to both", PlaintextPolicy::Refuse).await.unwrap();
-    let fingerprint = laptop(&world).fingerprint();
-    assert_eq!(world.decide(&[fingerprint], DeviceDecision::Distrust).await, Ok(1));
+    let key = laptop(&world).fingerprint();
+    assert_eq!(world.decide(std::slice::from_ref(&key), DeviceDecision::Distrust).await, Ok(1));
+    (world, key)
+}
+
+#[tokio::test]
+async fn an_approval_brings_no_distrusted_device_back() {
+    let (mut world, _) = distrusted_laptop().await;
     world.bob.laptop.as_mut().unwrap().reinstall_under_the_same_number(6);
     let stanza = world.laptop_says("l1", "somebody new", Namespace::V2).await;
     world.deliver(&stanza).await;
@@ -340,11 +346,7 @@ async fn an_approval_brings_no_distrusted_device_back() {
 
 #[tokio::test]
 async fn a_distrusted_key_is_kept_out_under_a_number_that_nobody_had() {
-    let mut world = World::new(Contact::new(1)).await;
-    world.bob_gets_a_laptop(5).await;
-    world.alice_says("m1", "to both", PlaintextPolicy::Refuse).await.unwrap();
-    let key = laptop(&world).fingerprint();
-    assert_eq!(world.decide(std::slice::from_ref(&key), DeviceDecision::Distrust).await, Ok(1));
+    let (mut world, key) = distrusted_laptop().await;
 
     let mut renumbered = Contact::new(9);
     renumbered.reinstall_under_the_same_number(5);
@@ -360,11 +362,7 @@ async fn a_distrusted_key_is_kept_out_under_a_number_that_nobody_had() {
 
 #[tokio::test]
 async fn a_distrusted_key_is_kept_out_under_the_number_of_a_trusted_device() {
-    let mut world = World::new(Contact::new(1)).await;
-    world.bob_gets_a_laptop(5).await;
-    world.alice_says("m1", "to both", PlaintextPolicy::Refuse).await.unwrap();
-    let key = laptop(&world).fingerprint();
-    assert_eq!(world.decide(std::slice::from_ref(&key), DeviceDecision::Distrust).await, Ok(1));
+    let (mut world, key) = distrusted_laptop().await;
 
     // Whoever has the laptop publishes its key as the phone's.
     world.bob.reinstall_under_the_same_number(5);

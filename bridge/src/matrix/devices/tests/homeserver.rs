@@ -6,15 +6,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use axum::{
-    Json, Router,
-    body::Bytes,
-    http::{StatusCode, Uri},
-};
+use axum::http::{StatusCode, Uri};
 use ruma::UserId;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinSet};
 use url::Url;
+
+use crate::matrix::testing::MadeUp;
 
 /// User and device.
 type Key = (String, String);
@@ -41,27 +38,22 @@ pub struct State {
 pub struct Homeserver {
     pub url: Url,
     state: Arc<Mutex<State>>,
-    _server: JoinSet<()>,
+    _server: MadeUp,
 }
 
 impl Homeserver {
     pub async fn start() -> Self {
         let state: Arc<Mutex<State>> = Arc::default();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
         let answering = state.clone();
-        let answer = async move |uri: Uri, body: Bytes| {
-            let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-            let answer = answering.lock().unwrap().answer(&uri, &body);
-            answer
-                .map(Json)
-                .ok_or((StatusCode::NOT_FOUND, Json(json!({ "errcode": "M_NOT_FOUND" }))))
-        };
-        let mut server = JoinSet::new();
-        server.spawn(async move {
-            axum::serve(listener, Router::new().fallback(answer)).await.unwrap();
+        let server = MadeUp::start(move |uri, body| {
+            let body = serde_json::from_slice(body).unwrap_or(Value::Null);
+            match answering.lock().unwrap().answer(uri, &body) {
+                Some(answer) => (StatusCode::OK, answer),
+                None => (StatusCode::NOT_FOUND, json!({ "errcode": "M_NOT_FOUND" })),
+            }
         });
-        Self { url, state, _server: server }
+        let server = server.await;
+        Self { url: server.url.clone(), state, _server: server }
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
