@@ -212,6 +212,15 @@ impl ElementUser {
         text(&self.peer.ask("send", json!({ "room": room, "body": body })).await?, "event_id")
     }
 
+    /// Sends the content of an `m.room.message`, encrypted where the room is; gives the event's id.
+    ///
+    /// # Errors
+    /// When the client or the homeserver could not.
+    pub async fn send_content(&self, room: &str, content: Value) -> Result<String> {
+        let command = json!({ "room": room, "content": content });
+        text(&self.peer.ask("send_content", command).await?, "event_id")
+    }
+
     /// Sends a text past all encryption; gives the event's id.
     ///
     /// # Errors

@@ -170,6 +170,10 @@ const commands = {
         await joinedRoom(room);
         return { event_id: (await client.sendTextMessage(room, body)).event_id };
     },
+    async send_content({ room, content }) {
+        await joinedRoom(room);
+        return { event_id: (await client.sendMessage(room, content)).event_id };
+    },
     async discard_room_key({ room }) {
         await crypto.forceDiscardSession(room);
     },

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use axum::http::Method;
+use serde_json::{Value, json};
 use tests::comparison::Emoji;
 use tests::evil_hs::Rule;
 use tests::journal::SOON;
@@ -71,12 +72,16 @@ impl Chat {
     }
 
     async fn alice_begins_between_devices_and_both_see_the_same(&self) -> Result<Emoji> {
+        self.alice_begins_between_devices().await?;
+        self.both_see_the_same().await
+    }
+
+    async fn alice_begins_between_devices(&self) -> Result<()> {
         let devices = self.alice.devices_of(&self.ghost()).await?;
         let device = devices.keys().next().context("the ghost has no device")?;
         self.alice.verify_device_to_device(&self.ghost(), device).await?;
         self.alice.verification_is("Ready").await?;
-        self.alice.compare_emoji().await?;
-        self.both_see_the_same().await
+        self.alice.compare_emoji().await
     }
 
     async fn is_interrupted_on_both_sides(&self) -> Result<()> {
@@ -186,6 +191,38 @@ async fn a_mismatch_that_alice_sees_is_told_to_bob() -> Result<()> {
     chat.bridge_tells_bob("they did not see the same").await?;
     chat.bob_answers("match").await?;
     chat.bridge_tells_bob("nothing to compare").await?;
+    chat.nothing_was_verified().await?;
+    chat.end().await
+}
+
+/// The homeserver puts a key of its own in the place of Alice's, as who wants to stand between them must.
+#[tokio::test]
+async fn a_key_that_is_swapped_on_its_way_never_looks_the_same() -> Result<()> {
+    let (world, evil) = World::start_with_evil_homeserver("swapped-sas-key").await?;
+    let chat = Chat::open_in(world).await?;
+    chat.greet().await?;
+    let Chat { alice, .. } = &chat;
+    let key = vodozemac::sas::Sas::new().public_key().to_base64();
+    let swapped = evil.obey(Rule::rewrite_answers(Method::GET, "/sync", move |answer| {
+        let events = answer.pointer_mut("/to_device/events").and_then(Value::as_array_mut);
+        let is_key = |event: &&mut Value| {
+            event.get("type").is_some_and(|kind| kind == "m.key.verification.key")
+        };
+        let keys = events.into_iter().flatten().filter(is_key);
+        keys.map(|event| event["content"]["key"] = json!(key)).count() > 0
+    }));
+    chat.alice_begins_between_devices().await?;
+    let hers = alice.sees_emoji().await?;
+    swapped.applied(1).await?;
+    let his = chat.bridge_tells_bob("Write “match” or “no match”").await?;
+    let numbers: Vec<String> = hers.numbers.iter().map(u64::to_string).collect();
+    let same = usize::from(his.body.contains(&numbers.join(" ")));
+    // Even if neither of them looks.
+    chat.bob_answers("match").await?;
+    alice.says_emoji_are_the_same().await?;
+    alice.verification_is("Cancelled").await?;
+    println!("safety: swapped_sas_key_between_people: {same} of 1 looked the same, 0 verified");
+    ensure!(same == 0, "a swapped key looks the same");
     chat.nothing_was_verified().await?;
     chat.end().await
 }

@@ -90,7 +90,17 @@ fn unasked_keys(from: &str, event: &Value, session: &GroupSession) -> Result<Vec
                 "sender_claimed_ed25519_key": sender_key, "forwarding_curve25519_key_chain": [],
             }),
         ),
-        to_device("io.element.msc4268.room_key_bundle", json!({ "room_id": room })),
+        to_device(
+            "io.element.msc4268.room_key_bundle",
+            json!({ "room_id": room, "file": {
+                "url": "mxc://localhost/bundle", "v": "v2", "iv": "AAAAAAAAAAAAAAAAAAAAAA",
+                "key": {
+                    "kty": "oct", "alg": "A256CTR", "ext": true, "key_ops": ["encrypt", "decrypt"],
+                    "k": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+                },
+                "hashes": { "sha256": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" },
+            } }),
+        ),
     ])
 }
 
@@ -127,6 +137,8 @@ async fn keys_that_the_homeserver_gives_open_nothing() -> Result<()> {
     assert!(evil.push(&world.bridge, &[forged]).await?.is_success());
     alice.send(room, "After").await?;
     bob.receives_within("After", PATIENCE).await?;
+    // It was looked at.
+    alice.hears(&world.bridge.bot(), "could not be decrypted").await?;
     let opened = chat.times_at_bob("I am Alice");
     println!("safety: keys_that_were_given: {number} keys given, {opened} of 1 messages opened");
     assert_eq!(opened, 0);
