@@ -63,6 +63,7 @@ const PARTS: [Part; 5] = [
         package: "bridge",
         tests: &["--lib", "-E", "test(/^(matrix|portal)::/)"],
         files: &[
+            "bridge/src/matrix/devices/asked.rs",
             "bridge/src/matrix/devices/sender_trust.rs",
             "bridge/src/matrix/devices/open.rs",
             "bridge/src/matrix/devices/seal.rs",
