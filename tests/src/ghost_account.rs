@@ -74,6 +74,15 @@ impl GhostAccount {
         })
     }
 
+    /// It leaves a room.
+    ///
+    /// # Errors
+    /// When the homeserver refuses.
+    pub async fn leave(&self, room: &str) -> Result<()> {
+        let request = self.http.post(self.url(&format!("rooms/{room}/leave")));
+        self.ask(request.query(&[("user_id", &self.user)]).json(&json!({}))).await.map(drop)
+    }
+
     /// Its device.
     pub fn device(&self) -> &str {
         &self.device

@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 use serde_json::json;
+use tests::evil_hs::Rule;
 use tests::{ElementUser, Namespace, World};
+
+use crate::Chat;
 
 #[tokio::test]
 async fn a_portal_says_that_it_is_one_and_that_the_bot_does_not_count() -> Result<()> {
@@ -64,4 +67,38 @@ async fn a_persons_room_without_encryption_stays_as_it_is() -> Result<()> {
     assert!(alice.messages().iter().all(|message| !message.encrypted));
     assert!(!alice.sees_encryption(&room).await?, "the bridge switched encryption on");
     world.end().await
+}
+
+/// Homeservers show a room to those who have left it as it was then: the ghost must not take that for the room.
+#[tokio::test]
+async fn what_a_contact_writes_when_their_ghost_has_left_comes_in_another_room() -> Result<()> {
+    let (world, evil) = World::start_with_evil_homeserver("ghost-has-left").await?;
+    let mut chat = Chat::open_in(world).await?;
+    chat.alice.send(&chat.room, "Before").await?;
+    chat.bob.receives("Before").await?;
+    let bot = chat.world.bridge.bot();
+    chat.alice.sees_join(&chat.room, &bot).await?;
+
+    // The bridge does not hear of it.
+    chat.world.bridge.stop().await?;
+    let _held = evil.obey(Rule::hold_transactions());
+    let ghost = chat.ghost();
+    for user in [&bot, &ghost] {
+        chat.world.account_of(user).await?.leave(&chat.room).await?;
+        chat.alice.sees_leave(&chat.room, user).await?;
+    }
+    let old = chat.room.clone();
+    let of_ghost = || evil.sent_into(&old).into_iter().filter(|it| it.sender == ghost).count();
+    let before = of_ghost();
+    chat.world.bridge.run_connected().await?;
+    chat.bob.send(&chat.alices_jid(), "Where are you?", Namespace::Omemo2).await?;
+    let another = chat.alice.invitation_from(&ghost).await?.room;
+    chat.alice.join(&another).await?;
+    assert!(chat.alice.receives("Where are you?").await?.encrypted);
+    let into_the_old = of_ghost() - before;
+    println!(
+        "safety: ghost_has_left: {into_the_old} messages into the room that it has left, 1 of 1 in another"
+    );
+    assert_eq!((into_the_old, another == chat.room), (0, false));
+    chat.end().await
 }
