@@ -135,6 +135,8 @@ pub const LINES: &[Line] = &[
         "tests::flows forgeries::events::a_relation_outside_the_ciphertext_makes_no_edit", "outer_relations", Holds),
     line(FORGERY, "forged carbons, archive results and senders on XMPP have no effect",
         "bridge xmpp::tests::hostility::forged_senders_and_forwards_have_no_effect", "forged_stanzas", Holds),
+    line(FORGERY, "what a homeserver shows of a room to a ghost that has left it is not taken for the room",
+        "tests::flows rooms::what_a_contact_writes_when_their_ghost_has_left_comes_in_another_room", "ghost_has_left", Holds),
     line(FORGERY, "edits, quotes and notices give no commands",
         "tests::flows management_room::edits_quotes_and_notices_give_no_commands", "no_commands", Holds),
     line(FORGERY, "no ad-hoc command decides about trust: the XMPP server could have written it",
