@@ -12,6 +12,11 @@ use crate::store::{Cell, Sealer, StoreError, Transaction};
 
 const TABLE: &str = "crypto_room_keys";
 
+/// The longest room id, in bytes. The libraries take longer ones, PostgreSQL's indexes do not.
+///
+/// Spec: <https://spec.matrix.org/v1.17/appendices/#room-ids>
+const MAX_ROOM_ID: usize = 255;
+
 /// All received room keys of a device.
 pub(super) struct RoomKeys<'t> {
     conn: &'t mut AnyConnection,
@@ -59,9 +64,14 @@ impl<'t> RoomKeys<'t> {
         Self { conn, sealer, tenant }
     }
 
-    /// Stores a key in place of the one there.
+    /// Stores a key in place of the one there. One for a room that cannot exist is dropped: whoever sent it chose the
+    /// room's id.
     pub(super) async fn put(&mut self, key: &NewRoomKey) -> Result<(), StoreError> {
         let room_id = key.pickle.room_id.as_str();
+        if room_id.len() > MAX_ROOM_ID || room_id.contains('\0') {
+            tracing::info!("store.crypto: a room key for no possible room was dropped");
+            return Ok(());
+        }
         let sealed = self.in_cell(room_id, &key.session_id, |cell, sealer| {
             sealer.seal_json(cell, &key.pickle)
         })?;

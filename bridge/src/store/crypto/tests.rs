@@ -4,10 +4,15 @@ use std::{cell::RefCell, collections::HashMap};
 
 use matrix_sdk_crypto::{
     OlmMachine,
-    olm::{OlmMessageHash, StaticAccountData},
+    olm::{InboundGroupSession, OlmMessageHash, SenderData, StaticAccountData},
     store::{CryptoStore as _, types::Changes},
+    types::EventEncryptionAlgorithm,
 };
-use ruma::{device_id, user_id};
+use ruma::{RoomId, device_id, user_id};
+use vodozemac::{
+    megolm::{GroupSession, SessionConfig},
+    olm::Account,
+};
 
 use super::SqlCryptoStore;
 use crate::store::{
@@ -73,6 +78,7 @@ on_both_databases!(
     devices_share_nothing,
     a_machine_comes_back_as_it_was,
     keys_that_others_choose_can_be_stored,
+    a_room_key_for_no_possible_room_stops_no_other,
 );
 
 async fn devices_share_nothing(location: TestDatabase) {
@@ -124,4 +130,53 @@ async fn keys_that_others_choose_can_be_stored(location: TestDatabase) {
         store.save_changes(changes).await.unwrap();
         assert!(store.is_message_known(&hash).await.unwrap());
     }
+}
+
+/// Room ids come from other people's programs too.
+async fn a_room_key_for_no_possible_room_stops_no_other(location: TestDatabase) {
+    let db = location.open().await;
+    let alice = user_id!("@alice:example.org");
+    let store = SqlCryptoStore::open(&db, alice, device_id!("ONE")).await.unwrap();
+    let noise: String = (0..4_000_u32).map(|n| char::from(b'A' + (n * n % 26) as u8)).collect();
+    let [usual, longest, too_long] =
+        [10, 255, 4_000].map(|length| format!("!{}", &noise[..length - 1]));
+    for save_changes in [true, false] {
+        let mut keys = Vec::new();
+        for room in [&too_long, &longest, &usual] {
+            keys.push(room_key(&RoomId::parse(room).unwrap()));
+        }
+        let ids: Vec<_> = keys.iter().map(|key| key.session_id().to_owned()).collect();
+        if save_changes {
+            let next_batch_token = Some("s1".to_owned());
+            let changes =
+                Changes { inbound_group_sessions: keys, next_batch_token, ..Changes::default() };
+            store.save_changes(changes).await.unwrap();
+        } else {
+            store.save_inbound_group_sessions(keys, None).await.unwrap();
+        }
+        for ((room, id), is_there) in
+            [&too_long, &longest, &usual].into_iter().zip(&ids).zip([false, true, true])
+        {
+            let room = RoomId::parse(room).unwrap();
+            let found = store.get_inbound_group_session(&room, id).await.unwrap();
+            assert_eq!(found.is_some(), is_there, "{} bytes", room.as_str().len());
+        }
+    }
+}
+
+fn room_key(room: &RoomId) -> InboundGroupSession {
+    let sender = Account::new().identity_keys();
+    let session = GroupSession::new(SessionConfig::version_1());
+    InboundGroupSession::new(
+        sender.curve25519,
+        sender.ed25519,
+        room,
+        &session.session_key(),
+        SenderData::unknown(),
+        None,
+        EventEncryptionAlgorithm::MegolmV1AesSha2,
+        None,
+        false,
+    )
+    .unwrap()
 }
