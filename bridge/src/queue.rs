@@ -2,7 +2,8 @@
 //! for another.
 //!
 //! The work itself is in the store; this only knows which keys have some. A doorbell may ring
-//! late or twice, and rings while a worker is busy make it look again.
+//! late or twice, and rings while a worker is busy make it look again. Whoever waits for a stranger's server steps
+//! [`aside`], so that it holds up nobody else.
 
 use std::{
     collections::HashMap,
@@ -15,11 +16,14 @@ use std::{
 use async_trait::async_trait;
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use futures_util::FutureExt as _;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Queues that work at the same time at most; the others wait for their turn.
 const BUSY_QUEUES: usize = 64;
+
+/// Queues that may have stepped aside at the same time: each keeps what it works on in memory.
+const ASIDE_QUEUES: usize = 1024;
 
 /// How a queue was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +50,8 @@ pub trait Drain<K>: Send + Sync + 'static {
 pub struct Queues<K> {
     work: Weak<dyn Drain<K>>,
     workers: Mutex<HashMap<K, Worker>>,
-    busy: Semaphore,
+    busy: Arc<Semaphore>,
+    aside: Arc<Semaphore>,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
@@ -54,6 +59,66 @@ pub struct Queues<K> {
 struct Worker {
     doorbell: Arc<Notify>,
     rung: bool,
+}
+
+/// A queue's place among the busy ones while it works.
+struct Turn {
+    busy: Arc<Semaphore>,
+    aside: Arc<Semaphore>,
+    place: Mutex<Place>,
+}
+
+#[derive(Default)]
+struct Place {
+    busy: Option<OwnedSemaphorePermit>,
+    aside: Option<OwnedSemaphorePermit>,
+    /// What the work waits for aside, of which there may be several things at the same time.
+    waits: usize,
+}
+
+tokio::task_local! {
+    static TURN: Arc<Turn>;
+}
+
+/// Waits for something that takes as long as a stranger likes. Where a queue's work waits for nothing else, another
+/// queue has its turn meanwhile; elsewhere this just waits.
+pub async fn aside<T>(wait: impl Future<Output = T>) -> T {
+    let Ok(turn) = TURN.try_with(Arc::clone) else { return wait.await };
+    turn.step_aside();
+    let waited = wait.await;
+    turn.come_back().await;
+    waited
+}
+
+impl Turn {
+    fn step_aside(&self) {
+        let mut place = self.lock();
+        place.waits = place.waits.saturating_add(1);
+        if place.busy.is_some()
+            && let Ok(aside) = self.aside.clone().try_acquire_owned()
+        {
+            (place.busy, place.aside) = (None, Some(aside));
+        }
+    }
+
+    async fn come_back(&self) {
+        {
+            let mut place = self.lock();
+            place.waits = place.waits.saturating_sub(1);
+            if place.waits > 0 || place.busy.is_some() {
+                return;
+            }
+        }
+        let busy = self.busy.clone().acquire_owned().await.ok();
+        let mut place = self.lock();
+        if place.waits == 0 {
+            (place.busy, place.aside) = (busy, None);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queues<K> {
@@ -67,7 +132,8 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queues<K> {
         Arc::new(Self {
             work,
             workers: Mutex::default(),
-            busy: Semaphore::new(BUSY_QUEUES),
+            busy: Arc::new(Semaphore::new(BUSY_QUEUES)),
+            aside: Arc::new(Semaphore::new(ASIDE_QUEUES)),
             tracker,
             stop,
         })
@@ -94,12 +160,13 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queues<K> {
         let mut faults = after_faults();
         while self.take_ring_or_leave(&key) {
             let drained = {
-                let Ok(_permit) = self.busy.acquire().await else { break };
+                let Ok(permit) = self.busy.clone().acquire_owned().await else { break };
                 if self.stop.is_cancelled() {
                     break;
                 }
                 let Some(work) = self.work.upgrade() else { break };
-                AssertUnwindSafe(work.drain(&key)).catch_unwind().await.unwrap_or_else(|_| {
+                let drain = TURN.scope(self.turn(permit), work.drain(&key));
+                AssertUnwindSafe(drain).catch_unwind().await.unwrap_or_else(|_| {
                     tracing::error!("queue.panicked: a piece of work waits");
                     Drained::Failed
                 })
@@ -122,6 +189,11 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static> Queues<K> {
                 worker.rung = true;
             }
         }
+    }
+
+    fn turn(&self, permit: OwnedSemaphorePermit) -> Arc<Turn> {
+        let place = Mutex::new(Place { busy: Some(permit), ..Place::default() });
+        Arc::new(Turn { busy: self.busy.clone(), aside: self.aside.clone(), place })
     }
 
     /// Whether somebody rang since the last look; without a ring the worker is gone.
@@ -207,6 +279,55 @@ mod tests {
         tracker.wait().await;
         assert_eq!(work.looks.load(Ordering::SeqCst), 3);
         assert!(queues.lock().is_empty());
+    }
+
+    /// Waits for strangers, of whom there are as many as it is told, at two servers each; nobody else waits.
+    struct Strangers {
+        number: usize,
+        wait: Semaphore,
+        is_aside: bool,
+        done: Semaphore,
+    }
+
+    #[async_trait]
+    impl Drain<usize> for Strangers {
+        async fn drain(&self, key: &usize) -> Drained {
+            let wait = || async { drop(self.wait.acquire().await) };
+            match (*key < self.number, self.is_aside) {
+                (true, true) => {
+                    tokio::join!(aside(wait()), aside(wait()));
+                }
+                (true, false) => wait().await,
+                (false, _) => {}
+            }
+            self.done.add_permits(1);
+            Drained::Empty
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_stranger_holds_up_nobody_else() {
+        for (is_aside, number, is_done) in [
+            (true, ASIDE_QUEUES, true),
+            (false, BUSY_QUEUES, false),
+            (true, ASIDE_QUEUES + 100, false),
+        ] {
+            let tracker = TaskTracker::new();
+            let (wait, done) = (Semaphore::new(0), Semaphore::new(0));
+            let work = Arc::new(Strangers { number, wait, is_aside, done });
+            let strangers: Weak<Strangers> = Arc::downgrade(&work);
+            let queues = Queues::new(strangers, tracker.clone(), CancellationToken::new());
+            (0..=number).for_each(|key| queues.ring(key));
+            let other = tokio::time::timeout(Duration::from_secs(20), work.done.acquire()).await;
+            assert_eq!(other.is_ok(), is_done, "{number} strangers, aside: {is_aside}");
+            work.wait.add_permits(2);
+            tracker.close();
+            tracker.wait().await;
+            // Everybody has their turn in the end, and gives it back.
+            assert_eq!(queues.busy.available_permits(), BUSY_QUEUES);
+            assert_eq!(queues.aside.available_permits(), ASIDE_QUEUES);
+            assert!(queues.lock().is_empty());
+        }
     }
 
     #[tokio::test]

@@ -32,6 +32,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// Sessions that may be replaced at the same time.
 const HEALS: usize = 8;
 
+/// Questions to one server at the same time; the others wait for an answer to one of these.
+pub(super) const SLOTS: usize = 64;
+
 /// The component.
 pub(super) struct Core {
     pub config: XmppConfig,
@@ -78,6 +81,8 @@ struct SeenInner {
     pushes: HashMap<(ChatKey, Namespace), u64>,
     /// Servers that did not answer, until when not to ask them again (milliseconds since 1970).
     silent: HashMap<String, u64>,
+    /// Who asks a server something has one of these.
+    slots: HashMap<String, Arc<Semaphore>>,
     /// Whose devices of ours each JID and each server has caused to be made, and since when.
     made: HashMap<String, (u64, HashSet<Author>)>,
 }
@@ -195,6 +200,17 @@ impl Seen {
 
     pub(super) fn is_now_silent(&self, domain: &str, until_ms: u64) {
         self.with(|seen| seen.silent.insert(domain.to_owned(), until_ms));
+    }
+
+    /// What a question to a server needs while it is asked.
+    pub(super) fn slots_of(&self, domain: &str) -> Arc<Semaphore> {
+        self.with(|seen| {
+            if seen.slots.len() >= MAX_SEEN {
+                seen.slots.retain(|_, slots| Arc::strong_count(slots) > 1);
+            }
+            let slots = seen.slots.entry(domain.to_owned());
+            slots.or_insert_with(|| Arc::new(Semaphore::new(SLOTS))).clone()
+        })
     }
 
     pub(super) fn went_offline(&self, client: &str) {

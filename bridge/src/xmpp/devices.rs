@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use e2ee::omemo::{Bundle, DeviceId, DeviceList, Namespace};
 use futures_util::{StreamExt as _, stream};
 use minidom::Element;
+use tokio::time::timeout;
 
 use super::{
     core::{Core, PATIENCE},
@@ -14,6 +15,7 @@ use super::{
 use crate::{
     error_chain,
     network::ChatKey,
+    queue::aside,
     store::{KnownDevices, StoreError},
 };
 
@@ -243,7 +245,18 @@ impl Core {
         if self.seen.is_silent(domain, now_ms) {
             return Err(RequestError::TimedOut);
         }
-        let answer = self.link.request(&stanza, &id, contact.as_str(), PATIENCE).await;
+        let request = async {
+            let slot = self.seen.slots_of(domain).acquire_owned();
+            let slot = timeout(PATIENCE, slot).await.map_err(|_| RequestError::TimedOut)?;
+            // Those before may have learnt that it does not answer.
+            if self.seen.is_silent(domain, self.clock.now_ms()) {
+                return Err(RequestError::Busy);
+            }
+            let answer = self.link.request(&stanza, &id, contact.as_str(), PATIENCE).await;
+            drop(slot);
+            answer
+        };
+        let answer = aside(request).await;
         let is_silent = match &answer {
             Err(RequestError::TimedOut) => true,
             Err(RequestError::Refused(condition)) => is_of_silence(condition),

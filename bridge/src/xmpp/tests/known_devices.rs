@@ -16,7 +16,11 @@ use crate::{
         RemoteEventKind, RemoteUserId, SendError,
     },
     store::{DevicePin, PinChange, PinTrust, Repetition},
-    xmpp::{trust::changed_fingerprints, xml::PUBSUB_EVENT},
+    xmpp::{
+        core::SLOTS,
+        trust::changed_fingerprints,
+        xml::{El, PUBSUB_EVENT},
+    },
 };
 
 /// So many devices of Bob were heard before.
@@ -224,4 +228,33 @@ async fn who_has_only_the_other_namespace_and_no_bundle_does_not_stop_the_messag
     world.alice_says("m2", "two", PlaintextPolicy::Refuse).await.unwrap();
     let message = world.next_where(|stanza| stanza.attr("id") == Some("m2")).await;
     assert!(world.bob.is_addressed_by(&message));
+}
+
+#[tokio::test]
+async fn a_slow_server_is_asked_so_much_at_a_time_and_delays_no_other() {
+    let mut world = World::new(Contact::new(1)).await;
+    let mut asking = tokio::task::JoinSet::new();
+    let mut ask = |jid: String| {
+        let (core, chat) =
+            (world.core.clone(), ChatKey { contact: RemoteUserId::new(jid), ..chat() });
+        asking.spawn(async move { core.ask(&chat, "get", El::new("query", "x").build()).await });
+    };
+    (0..=SLOTS).for_each(|number| ask(format!("c{number}@slow.example")));
+    ask("carol@other.example".to_owned());
+    let is_to = |domain: &'static str| {
+        move |stanza: &Element| stanza.attr("to").is_some_and(|to| to.ends_with(domain))
+    };
+    let asked = world.next_where(is_to("@slow.example")).await;
+    for _ in 1..SLOTS {
+        world.next_where(is_to("@slow.example")).await;
+    }
+    world.next_where(is_to("@other.example")).await;
+    world.settle().await;
+    assert_eq!(world.count_buffered(is_to("@slow.example")), 0, "one waits");
+
+    let answer = ["id", "from", "to"].map(|name| asked.attr(name).unwrap());
+    let [id, own, contact] = answer;
+    let answer = El::stanza("iq").attr("type", "result").attr("id", id);
+    world.deliver(&answer.attr("from", contact).attr("to", own).build()).await;
+    world.next_where(is_to("@slow.example")).await;
 }
