@@ -155,17 +155,25 @@ impl XmppInbox<'_> {
         rows.into_iter().map(|(local, contact)| chat_key(&local, contact, TABLE)).collect()
     }
 
-    /// Ends a stanza: its content goes, its hash stays to recognise it.
+    /// Ends a stanza: its content goes, its hash stays to recognise it. Of one without a hash nothing stays.
     ///
     /// # Errors
     /// [`StoreError::NoSuchRow`] when it is done already: whoever did this too must not count.
     pub async fn mark_done(&mut self, id: StanzaId) -> Result<(), StoreError> {
         let result = sqlx::query(
-            "UPDATE xmpp_inbox SET state = 'done', stanza = NULL WHERE id = $1 AND state <> 'done'",
+            "UPDATE xmpp_inbox SET state = 'done', stanza = NULL \
+             WHERE id = $1 AND state <> 'done' AND hash <> ''",
         )
         .bind(id.0)
         .execute(&mut *self.conn)
         .await?;
+        if result.rows_affected() > 0 {
+            return Ok(());
+        }
+        let result = sqlx::query("DELETE FROM xmpp_inbox WHERE id = $1 AND hash = ''")
+            .bind(id.0)
+            .execute(&mut *self.conn)
+            .await?;
         expect_one_row(&result, TABLE)
     }
 

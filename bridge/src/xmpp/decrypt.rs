@@ -56,19 +56,25 @@ impl Core {
         failpoint!("w03_stanza_pending");
         let afterwards = self.digest(&mut tx, chat, &pending).await?;
         failpoint!("w04_stanza_decrypted");
-        tx.commit().await?;
+        let committed = tx.commit().await;
         failpoint!("w05_ratchet_committed");
+        // Rung also where the confirmation was lost: what was committed may be there, and nobody comes back to it.
+        self.ring(chat, &afterwards);
+        committed?;
         self.follow_up(chat, afterwards).await;
         Ok(true)
     }
 
-    async fn follow_up(&self, chat: &ChatKey, afterwards: Afterwards) {
+    fn ring(&self, chat: &ChatKey, afterwards: &Afterwards) {
         if afterwards.event {
             self.events.committed(chat);
         }
         if afterwards.outgoing {
             self.outbox_bell.notify_one();
         }
+    }
+
+    async fn follow_up(&self, chat: &ChatKey, afterwards: Afterwards) {
         if afterwards.bundles {
             failpoint!("w12_prekey_used");
             self.publish_bundles(&chat.local).await;

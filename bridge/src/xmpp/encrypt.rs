@@ -107,10 +107,7 @@ impl Core {
         let readers = devices.only(&self.possible_readers(chat, devices).await?);
         for namespace in readers.preference() {
             match self.try_namespace(sending, &readers, namespace).await? {
-                Attempt::Done(security) => {
-                    self.outbox_bell.notify_one();
-                    return Ok(Sent { security });
-                }
+                Attempt::Done(security) => return Ok(Sent { security }),
                 Attempt::Changed(fingerprints) => {
                     return Err(SendError::Held(Hold::IdentityChanged { fingerprints }));
                 }
@@ -162,8 +159,10 @@ impl Core {
             return Err(SendError::Held(Hold::DistrustedByContact));
         }
         finish(&mut tx, message, LegSecurity::Plaintext, &stanza).await.map_err(temporary)?;
-        tx.commit().await.map_err(temporary)?;
+        let committed = tx.commit().await;
+        // Rung also where the confirmation was lost: the message may be there, and is not sent again.
         self.outbox_bell.notify_one();
+        committed.map_err(temporary)?;
         Ok(Sent { security: LegSecurity::Plaintext })
     }
 
@@ -189,11 +188,16 @@ impl Core {
         let attempt = self.encrypt_in(&mut tx, sending, devices, &audiences).await?;
         failpoint!("w06_stanza_encrypted");
         // What was noted of changed identities stays, whether or not the message leaves.
-        tx.commit().await.map_err(temporary)?;
+        let committed = tx.commit().await;
         failpoint!("w06_stanza_committed");
+        // Rung also where the confirmation was lost: the message may be there, and is not sent again.
         if is_news {
             self.events.committed(chat);
         }
+        if matches!(attempt, Attempt::Done(_)) {
+            self.outbox_bell.notify_one();
+        }
+        committed.map_err(temporary)?;
         Ok(attempt)
     }
 

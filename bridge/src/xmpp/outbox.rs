@@ -1,7 +1,9 @@
 //! Sends what is in the outbox, in order, byte for byte; a stanza is done when the server has
 //! confirmed it.
 
-use super::{core::Core, stream::StreamError};
+use std::collections::BTreeSet;
+
+use super::{core::Core, stream::StreamError, worker::STORE_PAUSE};
 use crate::{
     error_chain,
     network::{ChatKey, RemoteEvent, RemoteEventKind},
@@ -20,7 +22,7 @@ impl Core {
                 Ok(false) => self.outbox_bell.notified().await,
                 Err(SendBatchError::Store(error)) => {
                     tracing::error!(error = error_chain(&error), "xmpp.outbox: the store failed");
-                    tokio::time::sleep(super::worker::STORE_PAUSE).await;
+                    tokio::time::sleep(STORE_PAUSE).await;
                 }
                 Err(SendBatchError::Link) => return Err(StreamError::TimedOut),
             }
@@ -38,16 +40,23 @@ impl Core {
         }
         self.confirm().await.map_err(|_| SendBatchError::Link)?;
         failpoint!("w10_stanza_confirmed");
-        let mut accepted = Vec::new();
-        let mut tx = self.db.begin().await?;
-        for row in &batch {
-            accepted.extend(accept(&mut tx, row).await?);
+        // What the server has is not sent again on this stream, however long the store takes no writes.
+        while let Err(error) = self.accept_all(&batch).await {
+            tracing::error!(error = error_chain(&error), "xmpp.outbox: the store failed");
+            tokio::time::sleep(STORE_PAUSE).await;
         }
-        tx.commit().await?;
-        accepted.sort_unstable();
-        accepted.dedup();
-        accepted.iter().for_each(|chat| self.events.committed(chat));
+        let of_messages = batch.iter().filter(|row| row.message.is_some());
+        let chats: BTreeSet<&ChatKey> = of_messages.map(|row| &row.chat).collect();
+        chats.into_iter().for_each(|chat| self.events.committed(chat));
         Ok(true)
+    }
+
+    async fn accept_all(&self, batch: &[OutgoingStanza]) -> Result<(), StoreError> {
+        let mut tx = self.db.begin().await?;
+        for row in batch {
+            accept(&mut tx, row).await?;
+        }
+        tx.commit().await
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     },
     xmpp::{
         convert::from_stanza,
+        worker::STORE_PAUSE,
         xml::{self, COMPONENT, EME, El, HINTS, RECEIPTS, STANZA_ID, STANZAS},
     },
 };
@@ -217,6 +218,44 @@ async fn an_unconfirmed_stanza_leaves_again_byte_for_byte() {
     assert!(matches!(world.next_event().await, RemoteEventKind::Accepted { .. }));
     let left = world.db.read().await.unwrap().xmpp_outbox().load_pending(10).await.unwrap();
     assert!(left.is_empty());
+}
+
+#[tokio::test]
+async fn what_the_server_has_leaves_once_however_long_the_store_takes_no_writes() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m0", "zero", PlaintextPolicy::Refuse).await.unwrap();
+    world.next_message().await;
+    assert!(matches!(world.next_event().await, RemoteEventKind::Accepted { .. }));
+    let refuse = "CREATE TRIGGER refuse BEFORE DELETE ON xmpp_outbox \
+        BEGIN SELECT RAISE(ABORT, 'no space'); END";
+    world.execute(refuse).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    world.next_message().await;
+    let again = tokio::time::timeout(2 * STORE_PAUSE, world.next_message()).await;
+    assert!(again.is_err(), "it left again");
+
+    world.execute("DROP TRIGGER refuse").await;
+    assert!(matches!(world.next_event().await, RemoteEventKind::Accepted { .. }));
+}
+
+#[tokio::test]
+async fn of_a_receipt_nothing_stays() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    assert!(matches!(world.next_event().await, RemoteEventKind::Accepted { .. }));
+    let message = world.bob_says("b1", "one", Namespace::V2).await;
+    let received = El::new("received", RECEIPTS).attr("id", "m1").build();
+    let receipt = World::message("bob@example.org/phone", "r1", vec![received]);
+    for (stanza, stay) in [(&message, 1), (&receipt, 1), (&receipt, 1), (&message, 1)] {
+        world.deliver(stanza).await;
+        world.settle().await;
+        assert_eq!(world.count("xmpp_inbox").await, stay);
+    }
+    assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
+    for _ in 0..2 {
+        assert!(matches!(world.next_event().await, RemoteEventKind::Delivered { .. }));
+    }
+    assert!(world.take_event().await.is_none());
 }
 
 #[tokio::test]

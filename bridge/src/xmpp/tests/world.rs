@@ -516,6 +516,19 @@ impl World {
         result.unwrap().rows_affected()
     }
 
+    /// Does something to the database behind the component's back.
+    pub(super) async fn execute(&self, sql: &'static str) {
+        let mut raw = self.files.raw_connection().await;
+        sqlx::query(sql).execute(&mut raw).await.unwrap();
+    }
+
+    /// How many rows a table has.
+    pub(super) async fn count(&self, table: &str) -> i64 {
+        let mut raw = self.files.raw_connection().await;
+        let sql = sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"));
+        sqlx::query_scalar(sql).fetch_one(&mut raw).await.unwrap()
+    }
+
     /// When a session was last replaced, in milliseconds since 1970.
     pub(super) async fn last_heal(&self) -> Option<i64> {
         let mut raw = self.files.raw_connection().await;
