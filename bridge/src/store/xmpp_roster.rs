@@ -144,6 +144,25 @@ impl XmppRoster<'_> {
         Ok(())
     }
 
+    /// How many JIDs are subscribed to a node of an author.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn count_subscribers(
+        &mut self,
+        author: &Author,
+        node: &str,
+    ) -> Result<u64, StoreError> {
+        let (number,): (i64,) = sqlx::query_as(
+            "SELECT COUNT(*) FROM xmpp_subscribers WHERE local_user = $1 AND node = $2",
+        )
+        .bind(local_user(author))
+        .bind(node)
+        .fetch_one(&mut *self.conn)
+        .await?;
+        Ok(u64::try_from(number).unwrap_or_default())
+    }
+
     /// Ends a subscription. Returns whether there was one.
     ///
     /// # Errors

@@ -21,6 +21,10 @@ use super::{
 };
 use crate::{error_chain, network::Author, store::StoreError};
 
+/// Subscribers of one node. Whoever was met is told of changes without it, so only strangers need it, and each of them
+/// costs a stanza for every change.
+const MAX_SUBSCRIBERS: u64 = 1000;
+
 /// Why a request gets no result.
 #[derive(Debug, thiserror::Error)]
 enum IqError {
@@ -156,6 +160,9 @@ impl Core {
         let subscriber = head.from.to_bare().to_string();
         let mut tx = self.db.begin().await?;
         tx.xmpp_roster().subscribe(author, &name, &subscriber).await?;
+        if tx.xmpp_roster().count_subscribers(author, &name).await? > MAX_SUBSCRIBERS {
+            return Err(Refusal::ResourceConstraint.into());
+        }
         tx.commit().await?;
         self.push_to(author, node, &[subscriber]).await;
         let subscription = El::new("subscription", PUBSUB)

@@ -95,6 +95,29 @@ async fn a_subscriber_gets_the_node_at_once_and_every_new_name() {
 }
 
 #[tokio::test]
+async fn a_node_has_so_many_subscribers_and_no_more() {
+    let mut world = World::new(Contact::new(1)).await;
+    let many = "WITH RECURSIVE number (n) AS (SELECT 1 UNION SELECT n + 1 FROM number WHERE n < 999) \
+        INSERT INTO xmpp_subscribers (local_user, node, subscriber) \
+        SELECT '@alice:example.com', 'http://jabber.org/protocol/nick', 'c' || n || '@a.example' \
+        FROM number";
+    world.execute(many).await;
+    let subscribe = |jid: &str| {
+        let child = El::new("subscribe", PUBSUB).attr("node", NICK).attr("jid", jid);
+        let iq = El::stanza("iq").attr("type", "set").attr("id", jid).attr("from", jid);
+        iq.attr("to", ALICE).child(pubsub(child)).build()
+    };
+    for (jid, is_taken) in [(BOB, true), ("carol@a.example", false), (BOB, true)] {
+        world.deliver(&subscribe(jid)).await;
+        let is_answer = |stanza: &Element| stanza.name() == "iq" && stanza.attr("id") == Some(jid);
+        let answer = show(&world.next_where(is_answer).await);
+        assert_eq!(answer.contains("subscription='subscribed'"), is_taken, "{answer}");
+        assert_eq!(answer.contains("resource-constraint"), !is_taken, "{answer}");
+    }
+    assert_eq!(world.count("xmpp_subscribers").await, 1000);
+}
+
+#[tokio::test]
 async fn a_presence_subscription_is_granted_asked_back_and_brings_the_devices() {
     let mut world = World::new(Contact::new(1)).await;
     let presence = |kind: &str| {
