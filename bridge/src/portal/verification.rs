@@ -21,6 +21,10 @@ use crate::{
     store::{InboxEvent, Portal, PortalState, StoreError, StoredVerification, VerificationStage},
 };
 
+/// The longest name of a verification that is taken up, in bytes. The person's client chooses it; an index of the
+/// database has an end.
+const MAX_FLOW: usize = 255;
+
 impl Hub {
     /// Gives an event of a verification to the ghost, if that is what it is.
     pub(super) async fn take_verification(
@@ -81,22 +85,25 @@ impl Hub {
             let mut tx = self.parts.db.read().await?;
             let known = tx.verifications().load_by_ghost(ghost).await?;
             drop(tx);
+            // What one person's comparison meets holds up nobody else's.
+            let mut ended = Ok(());
             for verification in &seen {
                 let row = known
                     .iter()
                     .find(|row| row.user_id == verification.user && row.flow == verification.flow);
-                match row {
-                    Some(row) => self.go_on(row, verification).await?,
-                    None => self.new_verification(ghost, verification).await?,
-                }
+                let gone_on = match row {
+                    Some(row) => self.go_on(row, verification).await,
+                    None => self.new_verification(ghost, verification).await,
+                };
+                ended = gone_on.and(ended);
             }
             let is_lost = |row: &&StoredVerification| {
                 !seen.iter().any(|it| it.user == row.user_id && it.flow == row.flow)
             };
             for row in known.iter().filter(is_lost) {
-                self.interrupted(row).await?;
+                ended = self.interrupted(row).await.and(ended);
             }
-            Ok(())
+            ended
         };
         self.verifying.alone(ghost, tend).await
     }
@@ -108,6 +115,9 @@ impl Hub {
         verification: &Verification,
     ) -> Result<(), StepError> {
         let step = match &verification.state {
+            VerificationState::Requested if !is_storable(&verification.flow) => {
+                VerificationStep::Cancel(CancelReason::Declined)
+            }
             VerificationState::Requested => match self.portal_for(ghost, verification).await? {
                 Some(portal) if verification.is_device_signed => {
                     return self.accept(&portal, verification).await;
@@ -390,6 +400,11 @@ impl Hub {
         self.parts.outbox.ring(&row.portal_room);
         Ok(true)
     }
+}
+
+/// Whether the name of a verification can stand in the database.
+pub(super) fn is_storable(flow: &str) -> bool {
+    flow.len() <= MAX_FLOW && !flow.contains('\0')
 }
 
 fn row_of(

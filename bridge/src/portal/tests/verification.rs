@@ -6,7 +6,10 @@ use super::{
     contact_trust::{KEY, NEW_KEY, decision},
     *,
 };
-use crate::store::{KeyEvent, StoredVerification, VerificationStage};
+use crate::{
+    portal::verification::is_storable,
+    store::{KeyEvent, StoredVerification, VerificationStage},
+};
 
 impl World {
     /// Bob has compared with Alice, and has said that it is the same.
@@ -131,4 +134,13 @@ async fn a_comparison_that_was_announced_and_cannot_begin_is_called_off() {
     let [announced, called_off] = told.as_slice() else { panic!("told {told:?}") };
     assert!(announced.contains("wants to compare encryption keys"), "{announced}");
     assert!(called_off.ends_with("could not begin."), "{called_off}");
+}
+
+#[test]
+fn a_comparison_whose_name_no_database_takes_is_not_taken_up() {
+    let longest = "x".repeat(255);
+    for (name, is_taken) in [("$request", true), (&longest, true), ("a\0", false)] {
+        assert_eq!(is_storable(name), is_taken, "{name:?}");
+    }
+    assert!(!is_storable(&format!("{longest}x")));
 }
