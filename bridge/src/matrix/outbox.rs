@@ -13,7 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{ClientError, Identity, MatrixClient};
 use crate::{
-    network::{ChatKey, LegSecurity, RemoteMessageId},
+    network::{ChatKey, LegSecurity, RemoteEvent, RemoteEventKind, RemoteMessageId},
     queue::{Drain, Drained, Queues},
     store::{
         Database, DeliveryStatus, GhostStage, MappedMessage, MessageAuthor, NewOutboxEvent,
@@ -59,8 +59,8 @@ impl SentReference {
 
 /// Who is told what the homeserver will never take.
 pub trait OutboxEvents: Send + Sync {
-    /// A message of the other network was refused for good.
-    fn refused(&self, message: SentReference);
+    /// Messages of this chat were refused for good: that their author is to be told is in the remote inbox.
+    fn refused(&self, chat: &ChatKey);
 }
 
 /// Sends what is in the Matrix outbox.
@@ -206,12 +206,17 @@ impl Outbox {
                     let message = reference.into_mapped(event_id, row.event.room_id);
                     tx.message_map().insert(&message).await?;
                 }
-                None => refused.push(reference),
+                None => {
+                    let (chat, kind) = (reference.chat, RemoteEventKind::NotTaken);
+                    let event = RemoteEvent { chat, sent_at_ms: None, kind };
+                    tx.remote_inbox().insert(&event).await?;
+                    refused.push(event.chat);
+                }
             }
         }
-        tx.commit().await?;
-        refused.into_iter().for_each(|message| self.events.refused(message));
-        Ok(())
+        let committed = tx.commit().await;
+        refused.iter().for_each(|chat| self.events.refused(chat));
+        committed
     }
 }
 

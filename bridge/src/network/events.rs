@@ -191,6 +191,9 @@ pub enum RemoteEventKind {
     /// What the contact has sent has waited too long for a decision about its device, and is
     /// given up.
     Expired,
+    /// The homeserver has refused a message of the contact for good, of which the network has told its author that it
+    /// has come. The bridge's own word, in the order of what is told.
+    NotTaken,
     /// A device that the person has distrusted has sent something. It is not delivered.
     Refused {
         /// The device's fingerprint as the contact's client prints it.

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use super::Hub;
 use crate::{
     appservice::Intake,
-    matrix::{DeviceEvents, OutboxEvents, SentReference},
+    matrix::{DeviceEvents, OutboxEvents},
     network::{Answer, Author, ChatKey, Inquiries, Inquiry, NoAnswer, RemoteEvents, RemoteUserId},
     queue::{Drain, Drained},
 };
@@ -103,9 +103,10 @@ impl DeviceEvents for Doorbells {
 }
 
 impl OutboxEvents for Doorbells {
-    fn refused(&self, message: SentReference) {
-        let Some(hub) = self.hub() else { return };
-        self.tracker.spawn(async move { hub.tell_of_refusal(&message.chat).await });
+    fn refused(&self, chat: &ChatKey) {
+        if let Some(hub) = self.hub() {
+            hub.ring_chat(chat);
+        }
     }
 }
 

@@ -199,6 +199,13 @@ impl Hub {
         user: &UserId,
         contact: &RemoteUserId,
     ) -> Result<Step, StepError> {
+        if row.event.kind == RemoteEventKind::NotTaken {
+            let is_over = row.waits_since_ms.is_some_and(|since_ms| self.is_over(since_ms));
+            if !self.tell_of_refusal(user, contact).await && !is_over {
+                return Ok(Step::Waits);
+            }
+            return self.end(row).await;
+        }
         let portal = self.find_portal(user, contact).await?;
         if !portal.as_ref().is_some_and(is_usable) && self.has_message_before(row).await? {
             // There will be a room for that one.
@@ -315,9 +322,11 @@ impl Hub {
             tx.portals().encryption_was_used(&portal.network, &row.event.chat).await?;
             Self::forget_told(&mut tx, portal, &[PLAINTEXT_REFUSED]).await?;
         }
-        tx.commit().await?;
+        let committed = tx.commit().await;
         failpoint!("w06_event_committed");
+        // Rung also where the confirmation was lost: the event may be there, and nobody comes back to it.
         self.parts.outbox.ring(&portal.room_id);
+        committed?;
         self.tell_of_legs(portal, Direction::FromContact, message.security).await;
         Ok(Step::Done)
     }
@@ -433,6 +442,7 @@ impl Hub {
             // They have ways of their own.
             RemoteEventKind::Message { .. }
             | RemoteEventKind::Expired
+            | RemoteEventKind::NotTaken
             | RemoteEventKind::Accepted { .. }
             | RemoteEventKind::Delivered { .. } => {}
         }
@@ -457,9 +467,9 @@ impl Hub {
             tx.matrix_outbox().insert(staged).await?;
         }
         tx.remote_inbox().mark_done(row.id).await?;
-        tx.commit().await?;
+        let committed = tx.commit().await;
         self.parts.outbox.ring(&portal.room_id);
-        Ok(())
+        Ok(committed?)
     }
 
     /// Says once what messages of this chat wait for; every new fingerprint is said, because only

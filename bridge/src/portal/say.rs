@@ -213,14 +213,12 @@ impl Hub {
         }
     }
 
-    /// The homeserver has refused a message of the contact for good.
-    pub(super) async fn tell_of_refusal(&self, chat: &ChatKey) {
-        let Author::Person(user) = &chat.local else { return };
+    /// Tells a contact that the homeserver has refused a message of theirs for good. Returns whether it is told.
+    pub(super) async fn tell_of_refusal(&self, user: &UserId, contact: &RemoteUserId) -> bool {
         let text = format!(
-            "A message of yours to {} was not delivered: the Matrix server refused it.",
-            user.as_str()
+            "A message of yours to {user} was not delivered: the Matrix server refused it."
         );
-        self.tell_contact(&chat.contact, "refused", &text).await;
+        self.tell_contact(contact, "refused", &text).await
     }
 
     /// Says something to a contact, from the bridge's own address and never in a person's name,

@@ -37,6 +37,32 @@ async fn a_report_that_waits_holds_back_no_message() {
 }
 
 #[tokio::test]
+async fn of_a_message_that_the_homeserver_refuses_its_author_is_told_when_they_can_be() {
+    for is_back in [true, false] {
+        let world = World::new().await;
+        world.homeserver.refuses_messages();
+        *world.remote.takes.lock().unwrap() = Takes::Outage;
+        world.bob(&chat(), message(ENCRYPTED)).await;
+        let refused = async {
+            while world.drain(&chat()).await != [Drained::Empty, WAITS] {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), refused).await.expect("it is refused");
+        if is_back {
+            *world.remote.takes.lock().unwrap() = Takes::Everything;
+        } else {
+            // Longer than anything is held.
+            world.clock.pass(Duration::from_secs(7 * 24 * 60 * 60));
+        }
+        assert_eq!(world.drain(&chat()).await, [Drained::Empty; 2]);
+        let told = world.told_bob();
+        let told = told.iter().filter(|text| text.contains("the Matrix server refused it"));
+        assert_eq!(told.count(), usize::from(is_back));
+    }
+}
+
+#[tokio::test]
 async fn a_fault_is_told_once_whenever_the_bridge_dies() {
     let mut deaths = 0;
     loop {

@@ -1,4 +1,5 @@
 //! A homeserver that takes what is said of the fate of messages, and nothing else; while it is away, not even that.
+//! Messages it may refuse for good.
 
 use std::sync::{
     Arc, Mutex,
@@ -15,6 +16,7 @@ use url::Url;
 use crate::matrix::testing::MadeUp;
 
 const STATUS: &str = "/send/com.beeper.message_send_status/";
+const MESSAGE: &str = "/send/m.room.message/";
 
 /// A homeserver that runs until this is dropped.
 pub(super) struct Homeserver {
@@ -25,6 +27,7 @@ pub(super) struct Homeserver {
 #[derive(Default)]
 struct State {
     is_away: AtomicBool,
+    refuses_messages: AtomicBool,
     statuses: Mutex<Vec<Status>>,
 }
 
@@ -43,6 +46,11 @@ impl State {
                 let content = serde_json::from_slice(body).unwrap();
                 self.statuses.lock().unwrap().push(Status { txn, content });
                 (StatusCode::OK, json!({ "event_id": "$status" }))
+            }
+            None if uri.path().contains(MESSAGE)
+                && self.refuses_messages.load(Ordering::SeqCst) =>
+            {
+                (StatusCode::PAYLOAD_TOO_LARGE, json!({ "errcode": "M_TOO_LARGE" }))
             }
             None => (StatusCode::BAD_GATEWAY, json!({})),
         }
@@ -63,6 +71,10 @@ impl Homeserver {
 
     pub(super) fn goes(&self) {
         self.state.is_away.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn refuses_messages(&self) {
+        self.state.refuses_messages.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn returns(&self) {
