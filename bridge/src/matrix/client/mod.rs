@@ -37,6 +37,8 @@ pub use self::{
 const ATTEMPT: Duration = Duration::from_secs(60);
 /// The longest that a homeserver's `Retry-After` is followed inside one call.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// The longest answer that is read, in bytes: far more than the state of a chat or a sync without rooms takes.
+const LONGEST_ANSWER: usize = 64 << 20;
 
 /// As whom a request is made.
 #[derive(Clone, Copy)]
@@ -182,12 +184,18 @@ fn masquerade(request: &mut http::Request<Vec<u8>>, who: Identity<'_>) -> Result
     identity.maybe_add_to_uri(request.uri_mut()).map_err(ClientError::Request)
 }
 
-/// Reads the whole answer.
-async fn buffer(response: reqwest::Response) -> Result<http::Response<Vec<u8>>, ClientError> {
+/// Reads the whole answer, if it has an end.
+async fn buffer(mut response: reqwest::Response) -> Result<http::Response<Vec<u8>>, ClientError> {
     let mut builder = http::Response::builder().status(response.status());
     if let Some(headers) = builder.headers_mut() {
         headers.clone_from(response.headers());
     }
-    let body = response.bytes().await.map_err(ClientError::transport)?;
-    builder.body(body.to_vec()).map_err(|_| ClientError::Malformed)
+    let mut body = Vec::new();
+    while let Some(part) = response.chunk().await.map_err(ClientError::transport)? {
+        if part.len() > LONGEST_ANSWER.saturating_sub(body.len()) {
+            return Err(ClientError::Malformed);
+        }
+        body.extend_from_slice(&part);
+    }
+    builder.body(body).map_err(|_| ClientError::Malformed)
 }

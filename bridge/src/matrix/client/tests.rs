@@ -22,6 +22,8 @@ enum Act {
     Answer(u16, &'static str, serde_json::Value),
     /// Carries it out, and the answer is lost.
     Lose,
+    /// Answers without an end.
+    Flood,
 }
 
 /// A server that plays its script and keeps what it was asked.
@@ -48,14 +50,22 @@ async fn serve(listener: TcpListener, mut script: VecDeque<Act>, seen: Arc<Mutex
         let (mut stream, _) = listener.accept().await.unwrap();
         let request = read_request(&mut stream).await;
         seen.lock().unwrap().push(request);
-        if let Act::Answer(status, headers, body) = act {
-            let body = body.to_string();
-            let answer = format!(
-                "HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n\
-                 Content-Type: application/json\r\n{headers}\r\n{body}",
-                body.len(),
-            );
-            stream.write_all(answer.as_bytes()).await.unwrap();
+        match act {
+            Act::Lose => {}
+            Act::Answer(status, headers, body) => {
+                let body = body.to_string();
+                let answer = format!(
+                    "HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n\
+                     Content-Type: application/json\r\n{headers}\r\n{body}",
+                    body.len(),
+                );
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            Act::Flood => {
+                let head = b"HTTP/1.1 200 X\r\nConnection: close\r\n\r\n";
+                stream.write_all(head).await.unwrap();
+                while stream.write_all(&[b' '; 1 << 16]).await.is_ok() {}
+            }
         }
     }
 }
@@ -97,6 +107,12 @@ async fn send(fake: &Fake) -> Result<ruma::OwnedEventId, ClientError> {
 async fn create_room(fake: &Fake) -> Result<ruma::OwnedRoomId, ClientError> {
     let request = create_room::v3::Request::new();
     fake.client.create_room(user_id!("@ghost:example.org"), request).await
+}
+
+#[tokio::test]
+async fn an_answer_without_an_end_is_not_read_to_it() {
+    let fake = fake(vec![Act::Flood]).await;
+    assert_matches!(create_room(&fake).await, Err(ClientError::Malformed));
 }
 
 #[tokio::test]
