@@ -3,6 +3,7 @@
 //! SQLite copies itself (`VACUUM INTO`); PostgreSQL's own `pg_dump` and `pg_restore` do it there.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     fs::{self, OpenOptions},
     io,
@@ -12,7 +13,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use sqlx::{AnyConnection, Connection as _, Executor as _};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
 use url::Url;
 
 use crate::clock::Clock;
@@ -65,6 +66,7 @@ pub async fn restore(
         Location::Sqlite(path) => {
             let lease = Lease::take_file(&path)?;
             check_sqlite_copy(from, key).await?;
+            fold_log(&path).await;
             let aside = put_in_place(&path, from, clock.now())?;
             mark(url).await?;
             lease.release().await.map_err(ConnectError::Connect)?;
@@ -81,6 +83,8 @@ pub async fn restore(
                 from.as_os_str(),
             ];
             run("pg_restore", url, arguments)?;
+            drop_newer_tables(url, &tables_in(&listed(["--list".as_ref(), from.as_os_str()])?))
+                .await?;
             mark(url).await?;
             lease.release().await.map_err(ConnectError::Connect)?;
             Ok(None)
@@ -124,17 +128,49 @@ async fn check_sqlite_copy(from: &Path, key: &StoreKey) -> Result<(), BackupErro
 
 /// Reads the canary out of a copy before anything is replaced by it.
 fn check_postgres_copy(from: &Path, key: &StoreKey) -> Result<(), BackupError> {
+    let arguments = ["--data-only", "--table=store_owner", "--file=-"].map(OsStr::new);
+    let text = listed(arguments.into_iter().chain([from.as_os_str()]))?;
+    check_canary(&canary_in(&text).ok_or(ConnectError::WrongKey)?, key)?;
+    Ok(())
+}
+
+/// What `pg_restore` writes about a copy.
+fn listed<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<String, BackupError> {
     const PROGRAM: &str = "pg_restore";
-    let mut command = Command::new(PROGRAM);
-    command.args(["--data-only", "--table=store_owner", "--file=-"]).arg(from);
-    let output = command.stderr(Stdio::inherit()).output();
+    let output = Command::new(PROGRAM).args(arguments).stderr(Stdio::inherit()).output();
     let output = output.map_err(|source| BackupError::NoProgram { program: PROGRAM, source })?;
     if !output.status.success() {
         return Err(BackupError::Program { program: PROGRAM });
     }
-    let canary = canary_in(&String::from_utf8_lossy(&output.stdout));
-    check_canary(&canary.ok_or(ConnectError::WrongKey)?, key)?;
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The tables in the list of a copy, of which a line is `215; 1259 16386 TABLE public portals owner`.
+fn tables_in(list: &str) -> BTreeSet<&str> {
+    let words = list.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let tables = words.filter_map(|words| match words.as_slice() {
+        [_, _, _, "TABLE", _, name, _] => Some(*name),
+        _ => None,
+    });
+    tables.collect()
+}
+
+/// `pg_restore` replaces what the copy has. Tables that came with a later version are not in it, and would be in the way
+/// when the start makes them again.
+async fn drop_newer_tables(url: &str, copied: &BTreeSet<&str>) -> Result<(), BackupError> {
+    let mut database = connect(url).await?;
+    for table in MIGRATIONS.iter().flat_map(|migration| tables_made_by(migration.sql.as_str())) {
+        if !copied.contains(table) {
+            let drop = AssertSqlSafe(format!("DROP TABLE IF EXISTS {table} CASCADE"));
+            database.execute(drop).await.map_err(ConnectError::Connect)?;
+        }
+    }
+    Ok(database.close().await.map_err(ConnectError::Connect)?)
+}
+
+fn tables_made_by(migration: &str) -> impl Iterator<Item = &str> {
+    let made = migration.lines().filter_map(|line| line.strip_prefix("CREATE TABLE "));
+    made.filter_map(|rest| rest.split(' ').next())
 }
 
 /// The canary in the text of a `COPY store_owner (…) FROM stdin;`.
@@ -148,6 +184,17 @@ fn canary_in(text: &str) -> Option<Vec<u8>> {
 /// The library decodes `%hh` in the path and ends it at `?`.
 fn sqlite_url(path: &Path) -> String {
     format!("sqlite://{}", path.to_string_lossy().replace('%', "%25").replace('?', "%3F"))
+}
+
+/// What a bridge that was killed has left in the database's log goes into its file, where it can be read: a machine that
+/// dies while the files change their names leaves nothing behind in the log then. A damaged database stays as it is.
+async fn fold_log(path: &Path) {
+    let Ok(mut database) = connect(&sqlite_url(path)).await else { return };
+    if let Err(error) = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").await {
+        tracing::warn!(%error, "store.restore: the log of the database that is replaced cannot be read");
+    }
+    // The files are moved whatever it says.
+    let _ = database.close().await;
 }
 
 /// The copy is complete under another name before anything is moved.
@@ -175,13 +222,14 @@ fn move_aside(path: &Path, now: SystemTime) -> io::Result<Option<PathBuf>> {
     }
     let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let aside = beside(path, &format!(".replaced-{}", since_1970.as_millis()));
+    // What may be refused comes first, so that the log stays beside the name then.
+    fs::hard_link(path, &aside)?;
     for suffix in ["-wal", "-shm"] {
         match fs::rename(beside(path, suffix), beside(&aside, suffix)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
-    fs::hard_link(path, &aside)?;
     Ok(Some(aside))
 }
 

@@ -24,6 +24,7 @@ on_both_databases!(
     a_database_that_is_set_back_while_it_is_in_use_stops_its_owner,
     a_file_that_is_no_witness_stops_the_start,
     a_backup_comes_back_as_an_older_copy,
+    a_backup_of_an_earlier_version_comes_back,
     nothing_is_restored_under_a_running_bridge,
 );
 
@@ -164,6 +165,25 @@ async fn a_backup_comes_back_as_an_older_copy(location: TestDatabase) {
     let db = location.open().await;
     assert!(db.is_rolled_back());
     assert!(tell(&db).await, "what was said after the backup is there");
+}
+
+async fn a_backup_of_an_earlier_version_comes_back(location: TestDatabase) {
+    let key = StoreKey::from_bytes(location.key);
+    let backup = location.witness().with_extension("backup");
+    location.open().await.close().await.unwrap();
+    let mut raw = location.raw_connection().await;
+    raw.execute("DROP TABLE contact_decisions").await.unwrap();
+    raw.execute("DELETE FROM _sqlx_migrations WHERE version = 6").await.unwrap();
+    drop(raw);
+    back_up(&location.url, &key, &backup).await.unwrap();
+    location.open().await.close().await.unwrap();
+
+    for _ in 0..2 {
+        restore(&location.url, &key, &backup, &SystemClock).await.unwrap();
+        let db = location.open().await;
+        assert!(db.is_rolled_back());
+        db.close().await.unwrap();
+    }
 }
 
 async fn nothing_is_restored_under_a_running_bridge(location: TestDatabase) {
