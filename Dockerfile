@@ -1,11 +1,14 @@
 # An image with the gephyra program. The project's tests do not build this file.
 #
-# The bridge speaks to the homeserver and to the XMPP server over loopback or TLS only, so run it in the
-# network of the host (`--network host`) or of the container that it must reach. /data holds the
-# configuration, the key and the database:
+# The bridge speaks to the homeserver over loopback or https and to the XMPP server over loopback only, so run it in the
+# network of the host (`--network host`). /data holds the configuration, the key and the database:
 #
+#   docker run --rm -v gephyra:/data --entrypoint sh IMAGE -c 'umask 077; head -c 32 /dev/urandom | sha256sum | cut -c -64 > /data/xmpp-secret'
 #   docker run --rm -v gephyra:/data IMAGE init --dir /data --xmpp-secret-file /data/xmpp-secret …
+#   docker run --rm -v gephyra:/data --entrypoint cat IMAGE /data/appservice.yaml    # the homeserver's copy
 #   docker run --network host -v gephyra:/data IMAGE
+#
+# `backup` and `restore` of a PostgreSQL database need its client programs, which are not in this image.
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /source

@@ -281,6 +281,11 @@ fn log_outage(error: &ClientError, was_there: bool) {
             "app.registration.unknown: the homeserver does not know the registration; name it in \
              homeserver.yaml and restart the homeserver"
         );
+    } else if matches!(error, ClientError::Server { status: 502 | 504 }) {
+        tracing::warn!(
+            "app.homeserver.cannot_call: the homeserver, or a proxy before it, is down, or it cannot reach the bridge: \
+             the `url` of its registration must lead to appservice.listen"
+        );
     } else if was_there {
         tracing::warn!(error = %crate::error_chain(error), "app.homeserver.lost");
     } else {

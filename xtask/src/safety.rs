@@ -37,7 +37,10 @@ type Outcomes = BTreeMap<String, Outcome>;
 /// # Errors
 /// When a line that must hold does not.
 pub fn safety() -> Result<()> {
-    ensure!(find_program("cargo-nextest").is_some(), "cargo-nextest is needed for this");
+    ensure!(
+        find_program("cargo-nextest").is_some(),
+        "cargo-nextest is needed for this; `cargo install cargo-nextest --locked` installs it"
+    );
     install::install(&install::EVERYTHING)?;
     announce("Building the bridge");
     let tested = Tested::build()?;

@@ -114,7 +114,7 @@ pub enum CopyError {
     #[error("the system refused threads")]
     Runtime(#[source] std::io::Error),
     /// The copy was not made or not put back.
-    #[error("the database was not copied")]
+    #[error("the copy was not completed")]
     Copy(#[from] BackupError),
     /// The restored database does not open. The next start of the bridge puts it right.
     #[error("the restored database does not open")]

@@ -88,7 +88,7 @@ pub enum CliError {
     #[error(transparent)]
     KeyLog(#[from] KeyLogError),
     /// The database was not copied or not put back.
-    #[error("there is no copy")]
+    #[error("the backup or restore did not succeed")]
     Copy(#[from] CopyError),
     /// The examples are wrong.
     #[error("there is no example")]

@@ -27,7 +27,7 @@ Wrote the configuration, the registration and the key to {dir}.
        component_secret = \"…\"
        component_conflict_resolve = \"kick_old\"
 
-3. Start the bridge.
+3. Start the bridge as the user that these files belong to, not as root.
 
      gephyra run -c {config}
 

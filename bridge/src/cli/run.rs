@@ -37,7 +37,7 @@ async fn run_until_signal(config: Config) -> Result<(), RunError> {
     tokio::select! {
         result = &mut running => return Ok(result?),
         () = signals.next() => {
-            tracing::info!("stop.asked: ending what is under way");
+            tracing::info!("stop.asked: finishing what is under way");
             stop.cancel();
         }
     }

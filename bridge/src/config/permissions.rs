@@ -12,8 +12,8 @@ pub struct Permissions(BTreeMap<Subject, Permission>);
 
 pub(super) const COMMENTS: super::Comments = &[(
     "",
-    "Who may use the bridge: `block`, `user` or `admin`, for `*` (everyone), a server name or a\n\
-     user id in quotes. The most exact entry counts; whoever is not named is blocked.",
+    "Who may use the bridge: `block`, `user` or `admin` (so far the same as `user`), for `*` (everyone),\n\
+     a server name or a user id in quotes. The most exact entry counts; whoever is not named is blocked.",
 )];
 
 impl Permissions {

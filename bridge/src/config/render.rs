@@ -25,7 +25,7 @@ const SECTIONS: &[(&str, Comments)] = &[
 
 const HEADER: &str = "\
 # Configuration of Gephyra. An unknown key is an error. Paths are relative to this file. An environment
-# variable GEPHYRA_SECTION__KEY stands above the key of that section, for example GEPHYRA_DATABASE__URL.
+# variable GEPHYRA_SECTION__KEY counts more than that key in this file, for example GEPHYRA_DATABASE__URL.
 ";
 
 /// What an operator must say to get a first configuration.

@@ -433,7 +433,9 @@ pub enum ConnectError {
     #[error("the database URL must be sqlite:///path/to/file or postgres://user@host/name")]
     Url,
     /// The SQLite file cannot be made or opened.
-    #[error("the database file cannot be opened")]
+    #[error(
+        "the database file (database.url) cannot be opened; the bridge's user must be able to write it and its folder"
+    )]
     File(#[source] std::io::Error),
     /// Another process owns it.
     #[error("the database cannot be owned by this process")]

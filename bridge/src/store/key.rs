@@ -82,18 +82,20 @@ impl std::fmt::Debug for StoreKey {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreKeyError {
     /// It cannot be read.
-    #[error("the key file cannot be read")]
+    #[error("the key file (database.key_file) cannot be read; the bridge's user must own it")]
     Read(#[source] std::io::Error),
     /// It cannot be written.
     #[error("the key file cannot be written")]
     Write(#[source] std::io::Error),
     /// Others than its owner may read or change it.
-    #[error("the key file has mode {mode:04o}, which is open to others: set it to 0400")]
+    #[error(
+        "the key file (database.key_file) has mode {mode:04o}, which is open to others: set it to 0400"
+    )]
     TooOpen {
         /// Its permission bits.
         mode: u32,
     },
     /// It is not a key file.
-    #[error("the key file must hold exactly 32 bytes")]
+    #[error("the key file (database.key_file) must hold exactly 32 bytes")]
     WrongSize,
 }
