@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// Queues that work at the same time at most; the others wait for their turn.
 const BUSY_QUEUES: usize = 64;
 
-/// Queues that may have stepped aside at the same time: each keeps what it works on in memory.
+/// Queues that may be aside at the same time, beside the busy ones: each keeps what it works on in memory.
 const ASIDE_QUEUES: usize = 1024;
 
 /// How a queue was left.
@@ -80,18 +80,26 @@ tokio::task_local! {
     static TURN: Arc<Turn>;
 }
 
-/// Waits for something that takes as long as a stranger likes. Where a queue's work waits for nothing else, another
-/// queue has its turn meanwhile; elsewhere this just waits.
+/// Waits for something that takes as long as a stranger likes, or for somebody who does. Another queue has this one's turn
+/// meanwhile. Where all are busy afterwards, the work goes on beside them and not in a line behind them: they may be
+/// waiting for something that this queue holds. Outside of a queue this just waits.
 pub async fn aside<T>(wait: impl Future<Output = T>) -> T {
-    let Ok(turn) = TURN.try_with(Arc::clone) else { return wait.await };
-    turn.step_aside();
-    let waited = wait.await;
-    turn.come_back().await;
-    waited
+    let turn = TURN.try_with(Arc::clone).ok();
+    let _aside = turn.as_deref().map(Turn::step_aside);
+    wait.await
+}
+
+/// A wait aside, until this is dropped.
+struct Aside<'t>(&'t Turn);
+
+impl Drop for Aside<'_> {
+    fn drop(&mut self) {
+        self.0.come_back();
+    }
 }
 
 impl Turn {
-    fn step_aside(&self) {
+    fn step_aside(&self) -> Aside<'_> {
         let mut place = self.lock();
         place.waits = place.waits.saturating_add(1);
         if place.busy.is_some()
@@ -99,20 +107,17 @@ impl Turn {
         {
             (place.busy, place.aside) = (None, Some(aside));
         }
+        Aside(self)
     }
 
-    async fn come_back(&self) {
-        {
-            let mut place = self.lock();
-            place.waits = place.waits.saturating_sub(1);
-            if place.waits > 0 || place.busy.is_some() {
-                return;
-            }
-        }
-        let busy = self.busy.clone().acquire_owned().await.ok();
+    fn come_back(&self) {
         let mut place = self.lock();
-        if place.waits == 0 {
-            (place.busy, place.aside) = (busy, None);
+        place.waits = place.waits.saturating_sub(1);
+        if place.waits == 0
+            && place.busy.is_none()
+            && let Ok(busy) = self.busy.clone().try_acquire_owned()
+        {
+            (place.busy, place.aside) = (Some(busy), None);
         }
     }
 
@@ -328,6 +333,64 @@ mod tests {
             assert_eq!(queues.aside.available_permits(), ASIDE_QUEUES);
             assert!(queues.lock().is_empty());
         }
+    }
+
+    /// Needs what all keys share, and holds it while a stranger takes their time.
+    struct Sharers {
+        shared: tokio::sync::Mutex<()>,
+        done: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl Drain<usize> for Sharers {
+        async fn drain(&self, _: &usize) -> Drained {
+            let _shared = aside(self.shared.lock()).await;
+            aside(tokio::time::sleep(Duration::from_secs(1))).await;
+            self.done.fetch_add(1, Ordering::SeqCst);
+            Drained::Empty
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_what_all_wait_for_gets_on() {
+        const KEYS: usize = 2 * (BUSY_QUEUES + ASIDE_QUEUES);
+        let tracker = TaskTracker::new();
+        let shared = tokio::sync::Mutex::default();
+        let work = Arc::new(Sharers { shared, done: AtomicUsize::default() });
+        let sharers: Weak<Sharers> = Arc::downgrade(&work);
+        let queues = Queues::new(sharers, tracker.clone(), CancellationToken::new());
+        (0..KEYS).for_each(|key| queues.ring(key));
+        tracker.close();
+        let day = Duration::from_secs(24 * 60 * 60);
+        tokio::time::timeout(day, tracker.wait()).await.expect("nobody waits in a circle");
+        assert_eq!(work.done.load(Ordering::SeqCst), KEYS);
+    }
+
+    /// Gives a wait up, and looks who has the turn then.
+    struct Hasty(Mutex<Vec<(bool, usize)>>);
+
+    #[async_trait]
+    impl Drain<usize> for Hasty {
+        async fn drain(&self, _: &usize) -> Drained {
+            let wait = aside(std::future::pending::<()>());
+            tokio::time::timeout(Duration::from_secs(1), wait).await.unwrap_err();
+            TURN.with(|turn| {
+                let place = turn.lock();
+                self.0.lock().unwrap().push((place.busy.is_some(), place.waits));
+            });
+            Drained::Empty
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_a_wait_up_has_the_turn_again() {
+        let tracker = TaskTracker::new();
+        let work = Arc::new(Hasty(Mutex::default()));
+        let hasty: Weak<Hasty> = Arc::downgrade(&work);
+        Queues::new(hasty, tracker.clone(), CancellationToken::new()).ring(1);
+        tracker.close();
+        tracker.wait().await;
+        assert_eq!(*work.0.lock().unwrap(), [(true, 0)]);
     }
 
     #[tokio::test]

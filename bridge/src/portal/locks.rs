@@ -4,6 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use tokio::sync::Mutex;
 
+use crate::queue::aside;
+
 const COUNT: u64 = 64;
 
 /// Lets one at a time do what belongs to a key.
@@ -14,13 +16,14 @@ impl Locks {
         Self((0..COUNT).map(|_| Mutex::new(())).collect())
     }
 
-    /// Waits until nobody holds the lock of `key`, and calls `work` while holding it.
+    /// Waits until nobody holds the lock of `key`, and calls `work` while holding it. Whoever holds it may wait for a
+    /// stranger's server.
     pub async fn alone<T>(&self, key: impl Hash, work: impl Future<Output = T>) -> T {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let index = usize::try_from(hasher.finish() % COUNT).unwrap_or_default();
         let _guard = match self.0.get(index) {
-            Some(lock) => Some(lock.lock().await),
+            Some(lock) => Some(aside(lock.lock()).await),
             None => None,
         };
         work.await

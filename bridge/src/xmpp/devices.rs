@@ -241,31 +241,31 @@ impl Core {
             .attr("to", contact.as_str())
             .child(payload)
             .build();
-        let (domain, now_ms) = (contact.domain().as_str(), self.clock.now_ms());
-        if self.seen.is_silent(domain, now_ms) {
+        let domain = contact.domain().as_str();
+        if self.seen.is_silent(domain, self.clock.now_ms()) {
             return Err(RequestError::TimedOut);
         }
-        let request = async {
+        aside(async {
             let slot = self.seen.slots_of(domain).acquire_owned();
-            let slot = timeout(PATIENCE, slot).await.map_err(|_| RequestError::TimedOut)?;
+            let slot = timeout(PATIENCE, slot).await.map_err(|_| RequestError::Busy)?;
             // Those before may have learnt that it does not answer.
             if self.seen.is_silent(domain, self.clock.now_ms()) {
-                return Err(RequestError::Busy);
+                return Err(RequestError::TimedOut);
             }
             let answer = self.link.request(&stanza, &id, contact.as_str(), PATIENCE).await;
+            let is_silent = match &answer {
+                Err(RequestError::TimedOut) => true,
+                Err(RequestError::Refused(condition)) => is_of_silence(condition),
+                Ok(_) | Err(RequestError::Down | RequestError::Busy) => false,
+            };
+            if is_silent {
+                let until_ms = self.clock.now_ms().saturating_add(SILENT_FOR_MS);
+                self.seen.is_now_silent(domain, until_ms);
+            }
             drop(slot);
             answer
-        };
-        let answer = aside(request).await;
-        let is_silent = match &answer {
-            Err(RequestError::TimedOut) => true,
-            Err(RequestError::Refused(condition)) => is_of_silence(condition),
-            Ok(_) | Err(RequestError::Down | RequestError::Busy) => false,
-        };
-        if is_silent {
-            self.seen.is_now_silent(domain, now_ms.saturating_add(SILENT_FOR_MS));
-        }
-        answer
+        })
+        .await
     }
 
     /// Subscribes to a contact's node without waiting for the answer: where it is refused, the

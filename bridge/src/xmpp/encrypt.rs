@@ -222,14 +222,12 @@ impl Core {
             }
         }
         drop(tx);
-        let checked = self.fetch_bundles(chat, namespace, unchecked.clone());
+        let checked = self.fetch_bundles(chat, namespace, unchecked);
         let new = self.fetch_bundles(chat, namespace, new);
         let (checked, new) = tokio::join!(checked, new);
         let mut bundles = new.map_err(devices_error)?;
         if let Ok(checked) = checked {
-            for device in unchecked {
-                self.seen.is_now_checked(chat, device);
-            }
+            checked.keys().for_each(|device| self.seen.is_now_checked(chat, *device));
             bundles.extend(checked);
         }
         Ok(bundles)

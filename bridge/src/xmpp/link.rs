@@ -16,7 +16,7 @@ use super::{stanza, xml};
 /// Stanzas that wait for the socket. A full queue makes its writer wait.
 pub(super) const QUEUE: usize = 256;
 /// Requests that wait for an answer. Those to our own server are beside this.
-const MAX_WAITING: usize = 1024;
+const MAX_WAITING: usize = 4096;
 
 /// Why a request has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -137,7 +137,7 @@ async fn a_comparison_that_was_announced_and_cannot_begin_is_called_off() {
 }
 
 #[test]
-fn a_comparison_whose_name_no_database_takes_is_not_taken_up() {
+fn a_name_of_a_comparison_that_no_database_takes_is_known() {
     let longest = "x".repeat(255);
     for (name, is_taken) in [("$request", true), (&longest, true), ("a\0", false)] {
         assert_eq!(is_storable(name), is_taken, "{name:?}");

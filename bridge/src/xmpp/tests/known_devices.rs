@@ -1,9 +1,11 @@
 //! Which devices of a contact are known, and what comes from others.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak, atomic::Ordering};
 
+use async_trait::async_trait;
 use e2ee::omemo::{DeviceId, Namespace};
 use minidom::Element;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     contact::Contact,
@@ -15,9 +17,10 @@ use crate::{
         ChatKey, Decider, DeviceDecision, Hold, NetworkClient as _, PlaintextPolicy,
         RemoteEventKind, RemoteUserId, SendError,
     },
+    queue::{Drain, Drained, Queues},
     store::{DevicePin, PinChange, PinTrust, Repetition},
     xmpp::{
-        core::SLOTS,
+        core::{Core, SLOTS},
         trust::changed_fingerprints,
         xml::{El, PUBSUB_EVENT},
     },
@@ -230,15 +233,26 @@ async fn who_has_only_the_other_namespace_and_no_bundle_does_not_stop_the_messag
     assert!(world.bob.is_addressed_by(&message));
 }
 
+/// Asks a contact's server something, in a queue's turn.
+struct Asks(Arc<Core>);
+
+#[async_trait]
+impl Drain<String> for Asks {
+    async fn drain(&self, jid: &String) -> Drained {
+        let chat = ChatKey { contact: RemoteUserId::new(jid.clone()), ..chat() };
+        let _ = self.0.ask(&chat, "get", El::new("query", "x").build()).await;
+        Drained::Empty
+    }
+}
+
 #[tokio::test]
 async fn a_slow_server_is_asked_so_much_at_a_time_and_delays_no_other() {
     let mut world = World::new(Contact::new(1)).await;
-    let mut asking = tokio::task::JoinSet::new();
-    let mut ask = |jid: String| {
-        let (core, chat) =
-            (world.core.clone(), ChatKey { contact: RemoteUserId::new(jid), ..chat() });
-        asking.spawn(async move { core.ask(&chat, "get", El::new("query", "x").build()).await });
-    };
+    let asks = Arc::new(Asks(world.core.clone()));
+    let work: Weak<Asks> = Arc::downgrade(&asks);
+    let queues = Queues::new(work, TaskTracker::new(), CancellationToken::new());
+    let ask = |jid: String| queues.ring(jid);
+    // More than there are turns.
     (0..=SLOTS).for_each(|number| ask(format!("c{number}@slow.example")));
     ask("carol@other.example".to_owned());
     let is_to = |domain: &'static str| {
