@@ -9,16 +9,20 @@ use matrix_sdk::encryption::EncryptionSettings;
 use matrix_sdk::encryption::verification::SasVerification;
 use matrix_sdk::ruma::api::client::filter::FilterDefinition;
 use matrix_sdk::ruma::api::client::keys::claim_keys;
+use matrix_sdk::ruma::api::client::receipt::create_receipt::v3::ReceiptType;
 use matrix_sdk::ruma::api::client::room::create_room::v3::{Request, RoomPreset};
 use matrix_sdk::ruma::events::InitialStateEvent;
 use matrix_sdk::ruma::events::key::verification::VerificationMethod;
+use matrix_sdk::ruma::events::receipt::ReceiptThread;
 use matrix_sdk::ruma::events::room::encrypted::OriginalSyncRoomEncryptedEvent;
 use matrix_sdk::ruma::events::room::encryption::RoomEncryptionEventContent;
 use matrix_sdk::ruma::events::room::member::{MembershipState, OriginalSyncRoomMemberEvent};
 use matrix_sdk::ruma::events::room::message::{
     OriginalSyncRoomMessageEvent, RoomMessageEventContent,
 };
-use matrix_sdk::ruma::{OneTimeKeyAlgorithm, OwnedRoomId, OwnedUserId, RoomId, UserId};
+use matrix_sdk::ruma::{
+    OneTimeKeyAlgorithm, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
+};
 use matrix_sdk::{Client, Room, config::SyncSettings};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -45,6 +49,8 @@ pub enum Happening {
 pub struct Message {
     /// The room.
     pub room: OwnedRoomId,
+    /// Its id.
+    pub event: OwnedEventId,
     /// Who sent it.
     pub sender: OwnedUserId,
     /// The text.
@@ -189,6 +195,15 @@ impl RustUser {
         Ok(())
     }
 
+    /// Has read a room up to this event, and says so.
+    ///
+    /// # Errors
+    /// When the homeserver refuses.
+    pub async fn reads(&self, room: &Room, event: OwnedEventId) -> Result<()> {
+        let receipt = room.send_single_receipt(ReceiptType::Read, ReceiptThread::Unthreaded, event);
+        receipt.await.context("sending a receipt")
+    }
+
     /// Waits until the client shows a message with this text.
     ///
     /// # Errors
@@ -284,6 +299,7 @@ fn listen(client: &Client, happenings: Writer<Happening>) {
             if Some(&event.sender) != me.as_ref() {
                 to.push(Happening::Message(Message {
                     room: room.room_id().to_owned(),
+                    event: event.event_id,
                     sender: event.sender,
                     body: event.content.body().to_owned(),
                     encryption,

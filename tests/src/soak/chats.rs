@@ -1,12 +1,13 @@
 //! One person on Matrix, and a chat with each of many contacts on XMPP.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use matrix_sdk::Room;
+use matrix_sdk::ruma::{OwnedEventId, OwnedRoomId};
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,9 @@ const AT_ONCE: usize = 8;
 /// Messages of one side that are on their way.
 const IN_FLIGHT: usize = 64;
 
+/// Messages that Alice writes in a chat until she looks at what came in it.
+const READS_AFTER: usize = 4;
+
 /// For ever, where a journal is only followed.
 const NEVER: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -38,6 +42,8 @@ pub struct Chats {
     crowd: Crowd,
     independent: Vec<OmemoUser>,
     rooms: Vec<Room>,
+    /// The newest message of a contact in each room, until Alice has looked at it.
+    unread: Mutex<BTreeMap<OwnedRoomId, OwnedEventId>>,
     from_alice: Direction,
     from_contacts: Direction,
     /// What no client, or not the bridge, could open; and what came back.
@@ -123,6 +129,7 @@ impl Chats {
             crowd,
             independent,
             rooms,
+            unread: Mutex::default(),
             from_alice: Direction::new(),
             from_contacts: Direction::new(),
             failures: watch::channel(0).0,
@@ -147,7 +154,7 @@ impl Chats {
         (lost, self.from_alice.lock().twice + self.from_contacts.lock().twice)
     }
 
-    /// Alice writes these messages, each in the chat whose turn it is.
+    /// Alice writes these messages, each in the chat whose turn it is, and reads there now and then.
     ///
     /// # Errors
     /// When the homeserver refuses.
@@ -158,8 +165,18 @@ impl Chats {
             let Some(may_go) = may_go else { break };
             may_go?;
             self.alice.send(room, &format!("Alice {number}")).await?;
+            if number / self.rooms.len() % READS_AFTER == READS_AFTER - 1 {
+                let newest = self.unread().remove(room.room_id());
+                if let Some(newest) = newest {
+                    self.alice.reads(room, newest).await?;
+                }
+            }
         }
         Ok(())
+    }
+
+    fn unread(&self) -> MutexGuard<'_, BTreeMap<OwnedRoomId, OwnedEventId>> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The contacts write these messages, each in the chat whose turn it is.
@@ -195,6 +212,7 @@ impl Chats {
                 self.failed();
             }
             Happening::Message(message) => {
+                self.unread().insert(message.room.clone(), message.event.clone());
                 self.note(&self.from_contacts, &message.body, "Contact ");
             }
             Happening::Undecryptable => self.failed(),
