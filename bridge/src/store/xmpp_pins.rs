@@ -186,6 +186,20 @@ impl XmppOmemo<'_> {
         rows.into_iter().map(DevicePin::try_from).collect()
     }
 
+    /// How many devices of a contact have a pin.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn count_pins(&mut self, chat: &ChatKey) -> Result<usize, StoreError> {
+        let (pins,): (i64,) =
+            sqlx::query_as("SELECT COUNT(*) FROM xmpp_pins WHERE local_user = $1 AND contact = $2")
+                .bind(local_user(&chat.local))
+                .bind(chat.contact.as_str())
+                .fetch_one(&mut *self.conn)
+                .await?;
+        Ok(usize::try_from(pins).unwrap_or(usize::MAX))
+    }
+
     /// The pin of one device.
     ///
     /// # Errors
@@ -195,7 +209,16 @@ impl XmppOmemo<'_> {
         chat: &ChatKey,
         device: DeviceId,
     ) -> Result<Option<DevicePin>, StoreError> {
-        Ok(self.load_pins(chat).await?.into_iter().find(|pin| pin.device == device))
+        let row: Option<Row> = sqlx::query_as(
+            "SELECT device_id, identity, trust, since_ms, changed_to, changed_ms FROM xmpp_pins \
+             WHERE local_user = $1 AND contact = $2 AND device_id = $3",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(i64::from(device.value()))
+        .fetch_optional(&mut *self.conn)
+        .await?;
+        row.map(DevicePin::try_from).transpose()
     }
 
     /// A device of the contact that is distrusted under this identity. It is so under every number.
@@ -207,8 +230,18 @@ impl XmppOmemo<'_> {
         chat: &ChatKey,
         identity: IdentityKey,
     ) -> Result<Option<DevicePin>, StoreError> {
-        let is_it = |pin: &DevicePin| pin.trust == PinTrust::Distrusted && pin.identity == identity;
-        Ok(self.load_pins(chat).await?.into_iter().find(is_it))
+        let row: Option<Row> = sqlx::query_as(
+            "SELECT device_id, identity, trust, since_ms, changed_to, changed_ms FROM xmpp_pins \
+             WHERE local_user = $1 AND contact = $2 AND identity = $3 AND trust = $4 \
+             ORDER BY device_id LIMIT 1",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(identity_column(identity))
+        .bind(PinTrust::Distrusted.as_str())
+        .fetch_optional(&mut *self.conn)
+        .await?;
+        row.map(DevicePin::try_from).transpose()
     }
 
     /// Whether a device of the contact was ever verified in this chat: then a new one waits.
@@ -225,6 +258,20 @@ impl XmppOmemo<'_> {
         .fetch_optional(&mut *self.conn)
         .await?;
         Ok(row.is_some())
+    }
+
+    /// Whether a device that has no pin, and presents this identity, is not to be trusted on first use: it waits for a
+    /// person's word, or they have said no to this very identity.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn keeps_out(
+        &mut self,
+        chat: &ChatKey,
+        identity: IdentityKey,
+    ) -> Result<bool, StoreError> {
+        Ok(self.new_devices_wait(chat).await?
+            || self.find_distrusted(chat, identity).await?.is_some())
     }
 
     /// Pins the identity of a new device, or lets it wait. A device that has a pin keeps it.

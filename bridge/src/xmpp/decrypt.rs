@@ -15,7 +15,7 @@ use super::{
     core::{AccountError, Core},
     encrypt::load_sessions,
     outbox,
-    trust::{MAX_HEARD_DEVICES, Verdict, hold_for, judge, present},
+    trust::{MAX_PINNED_DEVICES, Verdict, hold_for, judge, present},
     xml,
 };
 use crate::{
@@ -154,7 +154,7 @@ impl Core {
         let pins = tx.xmpp_omemo().load_pins(chat).await?;
         let pin = pins.iter().find(|pin| pin.device == sender).copied();
         let pinned = pin.map(|pin| pin.identity);
-        if pinned.is_none() && pins.len() >= MAX_HEARD_DEVICES {
+        if pinned.is_none() && pins.len() >= MAX_PINNED_DEVICES {
             let reason = "it comes from one device too many of your contact";
             let afterwards = undecryptable(tx, chat, message, reason).await?;
             tx.xmpp_inbox().mark_done(pending.id).await?;
@@ -357,9 +357,13 @@ impl Core {
         let Ok(contact) = BareJid::new(chat.contact.as_str()) else { return Ok(false) };
         let account = self.ensure_account_in(tx, &chat.local).await?.account;
         let pin = tx.xmpp_omemo().find_pin(chat, device).await?;
-        let may_read = match pin {
-            Some(pin) => pin.may_read(),
-            None => !tx.xmpp_omemo().new_devices_wait(chat).await?,
+        let may_read = match (pin, &bundle) {
+            (Some(pin), _) => pin.may_read(),
+            (None, Some(bundle)) => {
+                tx.xmpp_omemo().count_pins(chat).await? < MAX_PINNED_DEVICES
+                    && !tx.xmpp_omemo().keeps_out(chat, bundle.identity()).await?
+            }
+            (None, None) => false,
         };
         if !may_read {
             return Ok(false);

@@ -13,7 +13,7 @@ use super::{
     convert::from_matrix::{self, Route},
     core::{AccountError, Core},
     devices::{Devices, DevicesError},
-    trust::{changed_fingerprints, hold_without_reader},
+    trust::{MAX_PINNED_DEVICES, changed_fingerprints, hold_without_reader},
 };
 use crate::{
     error_chain,
@@ -41,16 +41,27 @@ struct Audience {
 }
 
 impl Audience {
+    /// Those that may read. A device without a pin may where it is pinned by this message: on first use, while there is
+    /// room for it.
     async fn recipients(
         &self,
         tx: &mut Transaction,
         chat: &ChatKey,
         pins: &[DevicePin],
     ) -> Result<Vec<Recipient>, AccountError> {
+        let mut room = MAX_PINNED_DEVICES.saturating_sub(tx.xmpp_omemo().count_pins(chat).await?);
         let mut recipients = Vec::new();
         for device in &self.devices {
             let pin = pins.iter().find(|pin| pin.device == *device);
-            if pin.is_some_and(|pin| !pin.may_read()) {
+            let may_read = match (pin, self.bundles.get(device)) {
+                (Some(pin), _) => pin.may_read(),
+                (None, Some(bundle)) if room > 0 => {
+                    room = room.saturating_sub(1);
+                    !tx.xmpp_omemo().keeps_out(chat, bundle.identity()).await?
+                }
+                (None, _) => false,
+            };
+            if !may_read {
                 continue;
             }
             recipients.push(Recipient {

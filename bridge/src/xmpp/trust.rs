@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Devices of one contact that are ever pinned. Each costs room, and a device list holds no more.
-pub(super) const MAX_HEARD_DEVICES: usize = 2 * e2ee::omemo::limits::MAX_DEVICES;
+pub(super) const MAX_PINNED_DEVICES: usize = 2 * e2ee::omemo::limits::MAX_DEVICES;
 
 /// Held stanzas looked at at a time: each may be as large as a stanza can be.
 const HELD_BATCH: u32 = 20;
@@ -160,12 +160,16 @@ impl Core {
                 end_held(tx, chat, device).await?;
                 Ok(true)
             }
+            // Whom it may be written to without a pin is decided where that is done, by the same rules.
             Presented::Unpinned => {
-                let is_room = tx.xmpp_omemo().load_pins(chat).await?.len() < MAX_HEARD_DEVICES;
-                if !is_room || !tx.xmpp_omemo().new_devices_wait(chat).await? {
+                let is_room = tx.xmpp_omemo().count_pins(chat).await? < MAX_PINNED_DEVICES;
+                if !is_room || !tx.xmpp_omemo().keeps_out(chat, identity).await? {
                     return Ok(false);
                 }
-                tx.xmpp_omemo().pin(chat, device, identity, now_ms).await?;
+                let pinned = tx.xmpp_omemo().pin(chat, device, identity, now_ms).await?;
+                if pinned != Some(PinTrust::Waiting) {
+                    return Ok(false);
+                }
                 tell_waiting(tx, chat).await?;
                 Ok(true)
             }

@@ -4,7 +4,7 @@ use e2ee::omemo::Namespace;
 use minidom::Element;
 
 use super::{
-    contact::Contact,
+    contact::{BOB, Contact},
     world::{World, chat},
 };
 use crate::network::{
@@ -358,6 +358,17 @@ async fn a_distrusted_key_is_kept_out_under_a_number_that_nobody_had() {
     assert!(matches!(told, RemoteEventKind::Refused { fingerprint } if fingerprint == key));
     world.settle().await;
     assert!(world.take_event().await.is_none());
+
+    // Nor is it written to when it is listed.
+    for namespace in Namespace::ALL {
+        let push = world.bob.push(namespace, &world.bob.devices());
+        world.deliver(&World::message(BOB, "pushed", vec![push])).await;
+    }
+    world.settle().await;
+    world.alice_says("m2", "to the phone", PlaintextPolicy::Refuse).await.unwrap();
+    let message = next_sent(&mut world, "m2").await;
+    assert!(world.bob.is_addressed_by(&message) && !laptop(&world).is_addressed_by(&message));
+    assert!(nothing_more(&world).await, "who has said so needs no word");
 }
 
 #[tokio::test]

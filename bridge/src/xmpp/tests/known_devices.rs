@@ -69,6 +69,24 @@ async fn a_bundle_makes_a_device_wait_only_where_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_device_that_cannot_be_pinned_gets_nothing() {
+    for (devices, is_verified) in [(126, false), (127, false), (127, true)] {
+        let mut world = heard(devices).await;
+        world.alice_says("m1", "to the phone", PlaintextPolicy::Refuse).await.unwrap();
+        let phone = world.bob.fingerprint();
+        if is_verified {
+            assert_eq!(world.decide(&[phone], DeviceDecision::Verify).await, Ok(1));
+        }
+        world.bob_gets_a_laptop(5).await;
+        world.alice_says("m2", "to all", PlaintextPolicy::Refuse).await.unwrap();
+        let message = world.next_where(|stanza| stanza.attr("id") == Some("m2")).await;
+        assert!(world.bob.is_addressed_by(&message));
+        let laptop = world.bob.laptop.as_ref().unwrap();
+        assert_eq!(laptop.is_addressed_by(&message), devices == 126, "{devices} {is_verified}");
+    }
+}
+
+#[tokio::test]
 async fn a_device_that_no_push_has_told_of_is_written_to_once_it_was_heard() {
     let mut world = World::new(Contact::new(1)).await;
     world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
