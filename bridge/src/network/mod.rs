@@ -119,6 +119,9 @@ pub trait NetworkClient: Send + Sync {
 pub trait RemoteEvents: Send + Sync {
     /// A [`RemoteEvent`] of this chat was committed to the remote inbox.
     fn committed(&self, chat: &ChatKey);
+    /// Only this was committed, that the server has messages of this chat ([`RemoteEventKind::Accepted`]). As a rule
+    /// the receipt of the contact's client follows at once.
+    fn accepted(&self, chat: &ChatKey);
     /// Something that held messages back in this chat may have changed.
     fn unblocked(&self, chat: &ChatKey);
 }

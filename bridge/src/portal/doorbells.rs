@@ -1,6 +1,9 @@
 //! Who rings at the hub: intake, the machines and the other network.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::{
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
@@ -13,6 +16,10 @@ use crate::{
     network::{Answer, Author, ChatKey, Inquiries, Inquiry, NoAnswer, RemoteEvents, RemoteUserId},
     queue::{Drain, Drained},
 };
+
+/// How long a message that the server has is not told as sent: it may be told as delivered, and one event is less for
+/// everybody than two.
+const RECEIPT_FOLLOWS: Duration = Duration::from_secs(1);
 
 /// The doorbells of a hub that is built after those who ring. What rings before the hub is there
 /// is in the store, and found by [`Hub::start`].
@@ -115,6 +122,16 @@ impl RemoteEvents for Doorbells {
         if let Some(hub) = self.hub() {
             hub.ring_chat(chat);
         }
+    }
+
+    fn accepted(&self, chat: &ChatKey) {
+        let (hub, chat) = (self.hub.get().cloned(), chat.clone());
+        self.tracker.spawn(async move {
+            tokio::time::sleep(RECEIPT_FOLLOWS).await;
+            if let Some(hub) = hub.and_then(|hub| hub.upgrade()) {
+                hub.ring_reports(&chat);
+            }
+        });
     }
 
     fn unblocked(&self, chat: &ChatKey) {

@@ -191,6 +191,10 @@ impl Hub {
         Lane::ALL.into_iter().for_each(|lane| self.chats.ring((chat.clone(), lane)));
     }
 
+    fn ring_reports(&self, chat: &ChatKey) {
+        self.chats.ring((chat.clone(), Lane::Reports));
+    }
+
     fn may_use(&self, user: &UserId) -> bool {
         !self.parts.namespace.is_ours(user)
             && self.parts.permissions.of(user) >= crate::config::Permission::User

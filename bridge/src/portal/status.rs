@@ -100,7 +100,8 @@ impl Hub {
     }
 
     /// The other network has refused a message of ours: its author is told, once however often it
-    /// is said, and of none that there is not, which anybody can name.
+    /// is said, and of none that there is not, which anybody can name. Nor of one that a client of the contact has
+    /// received: another one of theirs may have been away for too long.
     pub(super) async fn tell_failed(
         &self,
         portal: &Portal,
@@ -112,7 +113,8 @@ impl Hub {
         let mut tx = self.parts.db.read().await?;
         let found = tx.message_map().find_by_remote(&chat, MessageAuthor::Local, id).await?;
         drop(tx);
-        let news = found.filter(|message| message.status != DeliveryStatus::Failed);
+        let is_over = |status| matches!(status, DeliveryStatus::Failed | DeliveryStatus::Delivered);
+        let news = found.filter(|message| !is_over(message.status));
         let Some(MappedMessage { event_id, .. }) = news else { return self.end_row(row).await };
         let words = format!("A message of yours was not delivered: {reason}");
         self.end_with_words(portal, row, &words, Some(&event_id)).await?;

@@ -79,8 +79,8 @@ pub use self::{
     transaction::Transaction,
     verifications::{StoredVerification, VerificationStage, Verifications},
     xmpp_inbox::{PendingStanza, Repetition, StanzaId, XmppInbox},
-    xmpp_omemo::{KnownDevices, XmppOmemo},
+    xmpp_omemo::{KnownDevices, Remedy, XmppOmemo},
     xmpp_outbox::{OutgoingStanza, OutgoingStanzaId, XmppOutbox},
     xmpp_pins::{DevicePin, PinChange, PinTrust, Presented},
-    xmpp_roster::XmppRoster,
+    xmpp_roster::{Asked, XmppRoster},
 };

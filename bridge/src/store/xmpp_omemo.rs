@@ -22,6 +22,24 @@ pub struct KnownDevices {
     pub known_ms: i64,
 }
 
+/// What is done about a contact's device at most once in a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// A new session in the place of a broken one.
+    NewSession(Namespace),
+    /// Its client is told of our device.
+    Announcement,
+}
+
+impl Remedy {
+    const fn column(self) -> &'static str {
+        match self {
+            Self::NewSession(namespace) => namespace_column(namespace),
+            Self::Announcement => "announcement",
+        }
+    }
+}
+
 /// All OMEMO state.
 pub struct XmppOmemo<'t> {
     pub(super) conn: &'t mut AnyConnection,
@@ -207,18 +225,42 @@ impl XmppOmemo<'_> {
         Ok(before.is_none_or(|before| before.devices != known.devices))
     }
 
-    /// Whether a broken session with a device may be replaced now: at most once in `every_ms`.
-    /// Remembers it if so.
+    /// Whether [`Self::use_remedy`] would remember it.
     ///
     /// # Errors
-    /// When nothing was stored.
-    pub async fn may_heal(
+    /// When the database failed.
+    pub async fn is_remedy_due(
         &mut self,
         chat: &ChatKey,
         device: DeviceId,
-        namespace: Namespace,
-        now_ms: i64,
-        every_ms: i64,
+        remedy: Remedy,
+        before_ms: i64,
+    ) -> Result<bool, StoreError> {
+        let row: Option<(i64,)> = sqlx::query_as(
+            "SELECT healed_ms FROM xmpp_heals WHERE local_user = $1 AND contact = $2 \
+             AND device_id = $3 AND namespace = $4 AND healed_ms > $5",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(i64::from(device.value()))
+        .bind(remedy.column())
+        .bind(before_ms)
+        .fetch_optional(&mut *self.conn)
+        .await?;
+        Ok(row.is_none())
+    }
+
+    /// Remembers that something is done about a device now, unless it was after `before_ms` too (both in milliseconds
+    /// since 1970). Returns whether it was not.
+    ///
+    /// # Errors
+    /// When nothing was stored.
+    pub async fn use_remedy(
+        &mut self,
+        chat: &ChatKey,
+        device: DeviceId,
+        remedy: Remedy,
+        (now_ms, before_ms): (i64, i64),
     ) -> Result<bool, StoreError> {
         let result = sqlx::query(
             "INSERT INTO xmpp_heals (local_user, contact, device_id, namespace, healed_ms) \
@@ -228,9 +270,9 @@ impl XmppOmemo<'_> {
         .bind(local_user(&chat.local))
         .bind(chat.contact.as_str())
         .bind(i64::from(device.value()))
-        .bind(namespace_column(namespace))
+        .bind(remedy.column())
         .bind(now_ms)
-        .bind(now_ms.saturating_sub(every_ms))
+        .bind(before_ms)
         .execute(&mut *self.conn)
         .await?;
         Ok(result.rows_affected() == 1)

@@ -12,6 +12,37 @@ use super::{
 const CONTACTS: &str = "xmpp_contacts";
 const NAMES: &str = "xmpp_names";
 
+/// Whether a contact was asked for a presence subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// Not yet, or the question was lost.
+    No,
+    /// Yes, and no more is known.
+    Yes,
+    /// Yes, and they do not want it.
+    Declined,
+}
+
+impl Asked {
+    /// As it is stored.
+    const fn column(self) -> i64 {
+        match self {
+            Self::No => 0,
+            Self::Yes => 1,
+            Self::Declined => 2,
+        }
+    }
+
+    fn parse(column: i64) -> Result<Self, StoreError> {
+        match column {
+            0 => Ok(Self::No),
+            1 => Ok(Self::Yes),
+            2 => Ok(Self::Declined),
+            _ => Err(StoreError::Corrupt { table: CONTACTS, column: "asked" }),
+        }
+    }
+}
+
 /// Contacts, subscribers and names.
 pub struct XmppRoster<'t> {
     conn: &'t mut AnyConnection,
@@ -80,7 +111,7 @@ impl XmppRoster<'_> {
     ///
     /// # Errors
     /// When the database failed.
-    pub async fn is_asked(&mut self, chat: &ChatKey) -> Result<bool, StoreError> {
+    pub async fn asked(&mut self, chat: &ChatKey) -> Result<Asked, StoreError> {
         let row: Option<(i64,)> = sqlx::query_as(
             "SELECT asked FROM xmpp_contacts WHERE local_user = $1 AND contact = $2",
         )
@@ -88,7 +119,21 @@ impl XmppRoster<'_> {
         .bind(chat.contact.as_str())
         .fetch_optional(&mut *self.conn)
         .await?;
-        Ok(row.is_some_and(|(asked,)| asked != 0))
+        row.map_or(Ok(Asked::No), |(asked,)| Asked::parse(asked))
+    }
+
+    /// Remembers what became of the question, of a contact who was met.
+    ///
+    /// # Errors
+    /// When nothing was stored.
+    pub async fn set_asked(&mut self, chat: &ChatKey, asked: Asked) -> Result<(), StoreError> {
+        sqlx::query("UPDATE xmpp_contacts SET asked = $3 WHERE local_user = $1 AND contact = $2")
+            .bind(local_user(&chat.local))
+            .bind(chat.contact.as_str())
+            .bind(asked.column())
+            .execute(&mut *self.conn)
+            .await?;
+        Ok(())
     }
 
     /// Everyone an author has ever met.

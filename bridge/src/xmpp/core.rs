@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -54,6 +54,8 @@ pub(super) struct Core {
     pub stop: CancellationToken,
     /// Sessions that may be replaced at the same time.
     pub heals: Semaphore,
+    /// Those that are to be.
+    healing: Mutex<HashSet<(ChatKey, DeviceId, Namespace)>>,
     /// Decrypts what is in the inbox.
     pub inbox: Arc<Queues<ChatKey>>,
     /// This, for tasks beside the stream.
@@ -290,6 +292,7 @@ impl Core {
             stop,
             outbox_bell: Notify::new(),
             heals: Semaphore::new(HEALS),
+            healing: Mutex::default(),
             seen: Seen::default(),
         })
     }
@@ -302,6 +305,10 @@ impl Core {
         if let Some(me) = self.me.upgrade() {
             self.tasks.spawn(task(me));
         }
+    }
+
+    pub(super) fn healing(&self) -> MutexGuard<'_, HashSet<(ChatKey, DeviceId, Namespace)>> {
+        self.healing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A generator of its own for one call, seeded from the injected one.

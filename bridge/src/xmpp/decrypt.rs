@@ -21,7 +21,7 @@ use super::{
 use crate::{
     error_chain,
     network::{ChatKey, LegSecurity, RemoteEvent, RemoteEventKind, RemoteMessageId},
-    store::{DevicePin, PendingStanza, Presented, StoreError, Transaction},
+    store::{DevicePin, PendingStanza, Presented, Remedy, StoreError, Transaction},
 };
 
 /// A broken session with a device is replaced at most this often.
@@ -83,8 +83,13 @@ impl Core {
             self.announce(chat).await;
         }
         if let Some((device, namespace)) = afterwards.heal {
-            let chat = chat.clone();
-            self.spawn(|core| async move { core.heal(&chat, device, namespace).await });
+            let broken = (chat.clone(), device, namespace);
+            if self.healing().insert(broken.clone()) {
+                self.spawn(|core| async move {
+                    core.heal(&broken.0, device, namespace).await;
+                    core.healing().remove(&broken);
+                });
+            }
         }
     }
 
@@ -300,14 +305,19 @@ impl Core {
                 | DecryptError::Authentication
                 | DecryptError::TooManySkipped
         );
+        if !heals || !is_known(tx, chat, device, namespace).await? {
+            return Ok(afterwards);
+        }
         let now_ms = self.now_ms();
-        let may_heal = heals
-            && is_known(tx, chat, device, namespace).await?
-            && tx.xmpp_omemo().may_heal(chat, device, namespace, now_ms, HEAL_EVERY_MS).await?;
-        if may_heal && *error == DecryptError::NotForUs {
-            afterwards.announce = true;
-        } else if may_heal {
-            afterwards.heal = Some((device, namespace));
+        let times = (now_ms, now_ms.saturating_sub(HEAL_EVERY_MS));
+        let mut omemo = tx.xmpp_omemo();
+        if *error == DecryptError::NotForUs {
+            let remedy = Remedy::Announcement;
+            afterwards.announce = omemo.use_remedy(chat, device, remedy, times).await?;
+        } else {
+            let remedy = Remedy::NewSession(namespace);
+            let is_due = omemo.is_remedy_due(chat, device, remedy, times.1).await?;
+            afterwards.heal = is_due.then_some((device, namespace));
         }
         Ok(afterwards)
     }
@@ -393,7 +403,8 @@ impl Core {
     }
 
     /// Replaces the session with a device that cannot be understood any more: a new one, told by
-    /// an empty message. In a commit of its own.
+    /// an empty message. In a commit of its own, which remembers it too: what fails is tried with the next message
+    /// that cannot be understood.
     async fn heal(&self, chat: &ChatKey, device: DeviceId, namespace: Namespace) {
         let Ok(_permit) = self.heals.acquire().await else { return };
         let Ok((own, _)) = self.jids(chat) else { return };
@@ -404,14 +415,22 @@ impl Core {
             return;
         };
         let healed = async {
+            let now_ms = self.now_ms();
+            let times = (now_ms, now_ms.saturating_sub(HEAL_EVERY_MS));
             let mut tx = self.db.begin().await?;
+            let remedy = Remedy::NewSession(namespace);
+            if !tx.xmpp_omemo().use_remedy(chat, device, remedy, times).await? {
+                return Ok(false);
+            }
             let mut sessions = load_sessions(&mut tx, chat, device, namespace).await?;
             if let Some(sessions) = &mut sessions {
                 sessions.retire_current();
             }
             let to = (device, namespace);
             let is_sent = self.send_empty(&mut tx, chat, &own, to, sessions, Some(bundle)).await?;
-            tx.commit().await?;
+            if is_sent {
+                tx.commit().await?;
+            }
             Ok::<_, AccountError>(is_sent)
         };
         match healed.await {

@@ -108,7 +108,6 @@ impl Link {
             return Err(RequestError::Busy);
         }
         let answer = tokio::time::timeout(patience, self.ask(stanza, id, peer)).await;
-        self.state().waiting.remove(id);
         answer.map_err(|_| RequestError::TimedOut)??.map_err(RequestError::Refused)
     }
 
@@ -125,12 +124,12 @@ impl Link {
             answer = self.ask(stanza, id, peer) => answer,
             () = self.idle_for(patience) => Err(RequestError::TimedOut),
         };
-        self.state().waiting.remove(id);
         answer?.map_err(RequestError::Refused)
     }
 
     async fn ask(&self, stanza: &Element, id: &str, peer: &str) -> Result<Answer, RequestError> {
         let receiver = self.expect(id, peer)?;
+        let _expected = Expected { link: self, id };
         self.write(stanza).await?;
         receiver.await.map_err(|_| RequestError::Down)
     }
@@ -143,6 +142,12 @@ impl Link {
         }
         state.waiting.insert(id.to_owned(), Waiting { peer: peer.to_owned(), answer: sender });
         Ok(receiver)
+    }
+
+    /// Requests that wait for an answer.
+    #[cfg(test)]
+    fn waiting(&self) -> usize {
+        self.state().waiting.len()
     }
 
     /// Whether a stanza could be written without a wait for the socket.
@@ -184,6 +189,18 @@ impl Link {
         // Whoever asked may have stopped waiting.
         let _ = waiting.answer.send(answer);
         true
+    }
+}
+
+/// A request that waits for its answer, as long as somebody waits for that.
+struct Expected<'l> {
+    link: &'l Link,
+    id: &'l str,
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.link.state().waiting.remove(self.id);
     }
 }
 
@@ -246,6 +263,17 @@ mod tests {
         let asked = link.request(&request, "q", "bob@x", Duration::from_secs(5)).await;
         assert_eq!(asked, Err(RequestError::Busy));
         assert!(link.expect("ping", "us").is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_gives_up_early_leaves_nothing_behind() {
+        let link = Link::default();
+        let _out = link.up();
+        let request = iq("<iq xmlns='jabber:component:accept' type='get' id='q' to='bob@x'/>");
+        let (long, short) = (Duration::from_secs(20), Duration::from_secs(3));
+        let asked = link.request(&request, "q", "bob@x", long);
+        assert!(tokio::time::timeout(short, asked).await.is_err());
+        assert_eq!(link.waiting(), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -47,7 +47,7 @@ impl Core {
         }
         let of_messages = batch.iter().filter(|row| row.message.is_some());
         let chats: BTreeSet<&ChatKey> = of_messages.map(|row| &row.chat).collect();
-        chats.into_iter().for_each(|chat| self.events.committed(chat));
+        chats.into_iter().for_each(|chat| self.events.accepted(chat));
         Ok(true)
     }
 

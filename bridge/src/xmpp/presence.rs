@@ -9,7 +9,11 @@ use super::{
     stanza::Head,
     xml::{self, El, NICK},
 };
-use crate::{error_chain, network::ChatKey, store::StoreError};
+use crate::{
+    error_chain,
+    network::ChatKey,
+    store::{Asked, StoreError},
+};
 
 impl Core {
     pub(super) async fn receive_presence(&self, head: &Head<'_>, chat: &ChatKey) {
@@ -25,6 +29,9 @@ impl Core {
                 Ok(())
             }
             None => self.came_online(head, chat).await,
+            // It was lost on its way: the next message asks again.
+            Some("error") => self.has_become(chat, Asked::Yes, Asked::No).await,
+            Some("unsubscribed") => self.has_become(chat, Asked::Yes, Asked::Declined).await,
             Some("unavailable") => {
                 self.seen.went_offline(head.from.as_str());
                 Ok(())
@@ -52,6 +59,8 @@ impl Core {
     async fn grant(&self, chat: &ChatKey) -> Result<(), StoreError> {
         self.send_presence(chat, Some("subscribed")).await;
         self.send_presence(chat, None).await;
+        // Who asks in their turn may be asked again.
+        self.has_become(chat, Asked::Declined, Asked::No).await?;
         self.ask_for_presence(chat).await?;
         self.announce(chat).await;
         Ok(())
@@ -69,9 +78,19 @@ impl Core {
         Ok(())
     }
 
-    /// Asks for a presence subscription, once.
+    /// Something has become of our question for a presence subscription.
+    async fn has_become(&self, chat: &ChatKey, from: Asked, to: Asked) -> Result<(), StoreError> {
+        if self.db.read().await?.xmpp_roster().asked(chat).await? != from {
+            return Ok(());
+        }
+        let mut tx = self.db.begin().await?;
+        tx.xmpp_roster().set_asked(chat, to).await?;
+        tx.commit().await
+    }
+
+    /// Asks for a presence subscription, once until the question is lost, or the contact asks in their turn.
     pub(super) async fn ask_for_presence(&self, chat: &ChatKey) -> Result<(), StoreError> {
-        if self.db.read().await?.xmpp_roster().is_asked(chat).await? {
+        if self.db.read().await?.xmpp_roster().asked(chat).await? != Asked::No {
             return Ok(());
         }
         let Some(stanza) = self.presence(chat, Some("subscribe")).await else { return Ok(()) };

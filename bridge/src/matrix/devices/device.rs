@@ -11,6 +11,7 @@ use std::{
 use e2ee::matrix::{DeviceRole, Machine, Request, RequestBody, Response};
 use matrix_sdk_crypto::store::CryptoStore;
 use ruma::{DeviceId, OwnedUserId, UserId};
+use tokio::sync::Notify;
 
 use super::{Shared, claims::Claims, uploads::Uploads, verify::Verifying};
 use crate::{
@@ -35,8 +36,16 @@ pub(super) struct Device {
     pub(super) replaced_ms: Option<i64>,
     /// Kinds of requests whose failure the operator was told, since the last one that did not fail.
     told: BTreeSet<&'static str>,
-    /// Whether it must stay loaded.
-    pub(super) busy: Arc<AtomicBool>,
+    pub(super) needs: Arc<Needs>,
+}
+
+/// What a loaded device needs of those who look after it.
+#[derive(Default)]
+pub(super) struct Needs {
+    /// It must stay loaded: it has something in memory that is nowhere else.
+    pub busy: AtomicBool,
+    /// It expects something to come: it is to wait for that.
+    pub listen: Notify,
 }
 
 /// What a round of requests has shown.
@@ -56,7 +65,7 @@ impl Exchange {
 }
 
 impl Device {
-    pub(super) fn new(user: OwnedUserId, shared: Arc<Shared>, busy: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(user: OwnedUserId, shared: Arc<Shared>, needs: Arc<Needs>) -> Self {
         Self {
             user,
             shared,
@@ -67,7 +76,7 @@ impl Device {
             is_unknown: false,
             replaced_ms: None,
             told: BTreeSet::new(),
-            busy,
+            needs,
         }
     }
 
@@ -97,7 +106,7 @@ impl Device {
         let is_unknown = error.is_unknown_device();
         self.is_unknown |= is_unknown;
         if is_unknown || error.is_machine_fault() {
-            self.busy.store(false, Ordering::Relaxed);
+            self.needs.busy.store(false, Ordering::Relaxed);
             self.shared.asked.forget(&self.user);
             if self.machine.take().is_some() {
                 // Its verifications are gone; whoever knows of any looks.

@@ -16,7 +16,10 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use super::{DeviceLimits, Shared, device::Device};
+use super::{
+    DeviceLimits, Shared,
+    device::{Device, Needs},
+};
 use crate::matrix::MatrixError;
 
 /// What may wait in front of one device.
@@ -41,8 +44,7 @@ pub(super) struct Slot {
     retire: Notify,
     retiring: AtomicBool,
     last_wanted: AtomicU64,
-    /// The device has something in memory that is nowhere else.
-    busy: Arc<AtomicBool>,
+    needs: Arc<Needs>,
 }
 
 /// All loaded devices.
@@ -143,9 +145,9 @@ impl Directory {
             retire: Notify::new(),
             retiring: AtomicBool::new(false),
             last_wanted: AtomicU64::new(0),
-            busy: Arc::default(),
+            needs: Arc::default(),
         });
-        let device = Device::new(user.to_owned(), self.shared.clone(), slot.busy.clone());
+        let device = Device::new(user.to_owned(), self.shared.clone(), slot.needs.clone());
         let ended = slot.ended.clone().drop_guard();
         self.tracker.spawn(run(device, jobs, slot.clone(), self.stop.clone(), ended));
         let (directory, waiting_slot) = (Arc::clone(self), slot.clone());
@@ -159,9 +161,15 @@ impl Slot {
         &self.ended
     }
 
+    /// Returns when the device expects something to come.
+    pub(super) async fn listens(&self) {
+        self.needs.listen.notified().await;
+    }
+
     /// Nothing waits in front of it and nobody is about to queue.
     fn is_idle(&self) -> bool {
-        self.queue.capacity() == self.queue.max_capacity() && !self.busy.load(Ordering::Relaxed)
+        self.queue.capacity() == self.queue.max_capacity()
+            && !self.needs.busy.load(Ordering::Relaxed)
     }
 }
 
@@ -204,7 +212,7 @@ async fn run(
             biased;
             job = jobs.recv() => job,
             () = slot.retire.notified(), if !closing => {
-                if slot.busy.load(Ordering::Relaxed) {
+                if slot.needs.busy.load(Ordering::Relaxed) {
                     // It has become so since it was chosen.
                     slot.retiring.store(false, Ordering::Relaxed);
                     continue;

@@ -75,6 +75,8 @@ pub struct DeviceLimits {
     pub waiting: usize,
     /// How long one such wait lasts.
     pub wait: Duration,
+    /// How long a device has been loaded before it waits without a reason of its own.
+    pub settled: Duration,
     /// How often every published device looks into its inbox.
     pub sweep: Duration,
 }
@@ -85,6 +87,7 @@ impl Default for DeviceLimits {
             loaded: 256,
             waiting: 64,
             wait: Duration::from_secs(30),
+            settled: Duration::from_secs(20),
             sweep: Duration::from_secs(600),
         }
     }

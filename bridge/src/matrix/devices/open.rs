@@ -50,6 +50,13 @@ impl Device {
         event: &str,
     ) -> Result<Decrypted, DecryptError> {
         let result = self.try_decrypt(room, event).await;
+        let is_judged = |opened: &Decrypted| {
+            matches!(opened.sender_trust, SenderTrust::Verified | SenderTrust::Pinned)
+        };
+        if !result.as_ref().is_ok_and(is_judged) {
+            // The room key, or what its sender is trusted by, may come in a moment.
+            self.needs.listen.notify_one();
+        }
         self.settle(result)
     }
 

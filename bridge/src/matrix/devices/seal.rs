@@ -43,6 +43,10 @@ impl Device {
         write: Write,
     ) -> Result<Sealed, EncryptError> {
         let result = self.try_encrypt(room, audience, event_type, write).await;
+        if result.is_err() {
+            // Its reader's keys may be right in a moment.
+            self.needs.listen.notify_one();
+        }
         self.settle(result)
     }
 

@@ -107,7 +107,10 @@ impl Device {
         self.verifying.users.retain(|user| now.keys().any(|(known, _)| known == user));
         let has_moved = now != self.verifying.seen;
         self.verifying.seen = now;
-        self.busy.store(self.verifying.has_any(), Ordering::Relaxed);
+        self.needs.busy.store(self.verifying.has_any(), Ordering::Relaxed);
+        if self.verifying.has_any() {
+            self.needs.listen.notify_one();
+        }
         if has_moved {
             self.shared.events.verifications_changed(&self.user);
         }

@@ -9,8 +9,8 @@ use crate::{
         Author, ChatKey, Decider, DeviceDecision, Held, LegSecurity, RemoteMessageId, RemoteUserId,
     },
     store::{
-        Database, DevicePin, KnownDevices, PinChange, PinTrust, Presented, Repetition, StoreError,
-        Transaction, XmppOmemo,
+        Database, DevicePin, KnownDevices, PinChange, PinTrust, Presented, Remedy, Repetition,
+        StoreError, Transaction, XmppOmemo,
         testing::{TestDatabase, on_both_databases},
     },
 };
@@ -330,10 +330,17 @@ async fn healing_is_bounded(location: TestDatabase) {
     let (_db, mut tx) = begin(&location).await;
     let mut omemo = tx.xmpp_omemo();
     for (now_ms, allowed) in [(1000, true), (1001, false), (1999, false), (2000, true)] {
-        let may = omemo.may_heal(&bob(), device(1), Namespace::V2, now_ms, 1000).await.unwrap();
-        assert_eq!(may, allowed, "{now_ms}");
+        let (remedy, times) = (Remedy::NewSession(Namespace::V2), (now_ms, now_ms - 1000));
+        let is_due = omemo.is_remedy_due(&bob(), device(1), remedy, times.1).await.unwrap();
+        let may = omemo.use_remedy(&bob(), device(1), remedy, times).await.unwrap();
+        assert_eq!((is_due, may), (allowed, allowed), "{now_ms}");
     }
-    assert!(omemo.may_heal(&bob(), device(2), Namespace::V2, 2001, 1000).await.unwrap());
+    let times = (2001, 1001);
+    let remedy = Remedy::NewSession(Namespace::V2);
+    assert!(omemo.use_remedy(&bob(), device(2), remedy, times).await.unwrap());
+    for remedy in [Remedy::NewSession(Namespace::Legacy), Remedy::Announcement] {
+        assert!(omemo.use_remedy(&bob(), device(1), remedy, times).await.unwrap());
+    }
 }
 
 async fn contacts_are_asked_once(location: TestDatabase) {

@@ -135,6 +135,8 @@ async fn a_device_that_anybody_made_up_costs_no_session() {
     let stanza = world.laptop_says("l1", "it is me", Namespace::V2).await;
     world.deliver(&altered(&stanza)).await;
     assert!(matches!(next_event(&mut world).await, RemoteEventKind::Undecryptable { .. }));
+    world.settle().await;
+    assert!(world.core.healing().is_empty());
     assert_eq!(world.last_heal().await, None);
 }
 

@@ -144,6 +144,30 @@ async fn a_presence_subscription_is_granted_asked_back_and_brings_the_devices() 
 }
 
 #[tokio::test]
+async fn a_question_for_presence_that_was_lost_is_asked_again_and_one_that_was_declined_is_not() {
+    let mut world = World::new(Contact::new(1)).await;
+    let presence = |kind: &str| {
+        El::stanza("presence").attr("from", BOB).attr("to", ALICE).attr("type", kind).build()
+    };
+    let is_question =
+        |stanza: &Element| stanza.name() == "presence" && stanza.attr("type") == Some("subscribe");
+    let answers = [("m1", "error"), ("m2", "unsubscribed"), ("m3", "nothing")];
+    for (id, answer) in answers {
+        world.alice_says(id, "hello", crate::network::PlaintextPolicy::Refuse).await.unwrap();
+        world.next_where(|stanza| stanza.attr("id") == Some(id)).await;
+        let asked = world.count_buffered(is_question);
+        assert_eq!(asked, usize::from(id != "m3"), "{id}");
+        if asked > 0 {
+            world.next_where(is_question).await;
+            world.deliver(&presence(answer)).await;
+            world.settle().await;
+        }
+    }
+    world.deliver(&presence("subscribe")).await;
+    world.next_where(is_question).await;
+}
+
+#[tokio::test]
 async fn a_client_that_comes_online_is_told_of_the_devices_once() {
     let mut world = World::new(Contact::new(1)).await;
     let presence = |from: &str, kind: Option<&str>| {

@@ -11,6 +11,7 @@ use crate::network::{
     DeviceDecision, DeviceTrust, Hold, NetworkClient as _, PlaintextPolicy, RemoteEventKind,
     SendError,
 };
+use crate::store::Remedy;
 
 async fn approve(world: &mut World, fingerprints: &[String]) -> Result<usize, SendError> {
     world.decide(fingerprints, DeviceDecision::Approve).await
@@ -198,6 +199,7 @@ async fn a_lost_session_is_told_once_and_replaced() {
     let is_omemo = |stanza: &minidom::Element| stanza.has_child("encrypted", "urn:xmpp:omemo:2");
     let empty = world.next_where(is_omemo).await;
     assert_eq!(world.bob.decrypt(&empty), None);
+    let first = world.last_heal().await;
     let healed = world.bob_says("b4", "readable", Namespace::V2).await;
     world.deliver(&healed).await;
     assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
@@ -205,15 +207,54 @@ async fn a_lost_session_is_told_once_and_replaced() {
     assert_eq!(healings, 0, "one replacement in an hour is enough");
 
     assert_eq!(world.lose_sessions().await, 1);
-    let first = world.last_heal().await;
-    let almost = Duration::from_secs(60 * 60 - 1);
-    for (id, passed, heals) in [("b5", almost, false), ("b6", Duration::from_secs(1), true)] {
-        world.clock.pass(passed);
-        let lost = world.bob_says(id, "lost", Namespace::V2).await;
-        world.deliver(&lost).await;
-        assert!(matches!(world.next_event().await, RemoteEventKind::Undecryptable { .. }));
-        assert_eq!(world.last_heal().await > first, heals, "{id}");
+    world.clock.pass(Duration::from_secs(60 * 60 - 1));
+    bob_is_not_understood(&mut world, "b5").await;
+    assert!(world.core.healing().is_empty());
+    // An attempt that fails does not count.
+    world.clock.pass(Duration::from_secs(1));
+    world.bob.bundles = false;
+    bob_is_not_understood(&mut world, "b6").await;
+    while !world.core.healing().is_empty() {
+        world.settle().await;
     }
+    assert_eq!(world.last_heal().await, first);
+    world.bob.bundles = true;
+    bob_is_not_understood(&mut world, "b7").await;
     let empty = world.next_where(is_omemo).await;
     assert_eq!(world.bob.decrypt(&empty), None);
+    assert!(world.last_heal().await > first);
+}
+
+async fn bob_is_not_understood(world: &mut World, id: &str) {
+    let lost = world.bob_says(id, "lost", Namespace::V2).await;
+    world.deliver(&lost).await;
+    assert!(matches!(world.next_event().await, RemoteEventKind::Undecryptable { .. }));
+    world.settle().await;
+}
+
+#[tokio::test]
+async fn telling_a_client_of_our_device_leaves_its_broken_session_to_be_replaced() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    let (device, bundle) = world.fetch_alice(Namespace::V2).await;
+    let another = DeviceId::new(device.value() ^ 1).unwrap();
+    let for_another = world.bob.encrypt(another, Some(bundle), "not for us", Namespace::V2);
+    let stanza = World::message("bob@example.org/phone", "b1", vec![for_another]);
+    world.deliver(&stanza).await;
+    loop {
+        match world.next_event().await {
+            RemoteEventKind::Undecryptable { reason } => {
+                assert!(reason.contains("did not encrypt it for you"), "{reason}");
+                break;
+            }
+            event => assert!(matches!(event, RemoteEventKind::Accepted { .. })),
+        }
+    }
+    let mut tx = world.db.read().await.unwrap();
+    let remedy = Remedy::NewSession(Namespace::V2);
+    let device = world.bob.device();
+    assert!(tx.xmpp_omemo().is_remedy_due(&chat(), device, remedy, 0).await.unwrap());
+    assert!(
+        !tx.xmpp_omemo().is_remedy_due(&chat(), device, Remedy::Announcement, 0).await.unwrap()
+    );
 }

@@ -95,6 +95,10 @@ impl RemoteEvents for Bells {
         self.committed.notify_one();
     }
 
+    fn accepted(&self, chat: &ChatKey) {
+        self.committed(chat);
+    }
+
     fn unblocked(&self, chat: &ChatKey) {
         self.unblocked.lock().unwrap().push(chat.clone());
     }
