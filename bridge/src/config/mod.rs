@@ -44,8 +44,7 @@ pub const GHOST_PREFIX: &str = "xmpp_";
 /// What a section's keys mean, for the example; the first entry (`""`) is about the section.
 type Comments = &'static [(&'static str, &'static str)];
 
-/// Everything the bridge must be told, read and checked. Paths are absolute or relative to the
-/// working directory.
+/// Everything the bridge must be told, read and checked. Paths are absolute.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The Matrix side.
@@ -93,10 +92,11 @@ impl Config {
         path: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-            path: path.display().to_string(),
-            source,
-        })?;
+        let unreadable =
+            |source| ConfigError::Unreadable { path: path.display().to_string(), source };
+        // A bare name has an empty folder, beside which a database would stand at the root.
+        let path = &std::path::absolute(path).map_err(unreadable)?;
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
         let file: ConfigFile = source::extract(path, &text, environment)?;
         file.load(path.parent().unwrap_or(Path::new("")))
     }

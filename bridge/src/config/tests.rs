@@ -121,6 +121,20 @@ fn the_example_loads() {
 }
 
 #[test]
+fn a_relative_name_of_the_file_leads_to_absolute_paths() {
+    let operator = Operator::new();
+    let up: PathBuf = std::env::current_dir().unwrap().components().map(|_| "..").collect();
+    let name = up.join(operator.path("config.toml").strip_prefix("/").unwrap());
+    let database = Config::load(&name, std::iter::empty()).unwrap().database;
+    let path = database.url.as_str().strip_prefix("sqlite://").unwrap();
+    for path in [Path::new(path), &database.key_file, &database.witness_file] {
+        assert!(path.is_absolute(), "{}", path.display());
+        let folder = path.parent().unwrap().canonicalize().unwrap();
+        assert_eq!(folder, operator.folder.path().canonicalize().unwrap());
+    }
+}
+
+#[test]
 fn an_unknown_key_is_refused_by_its_name_with_what_is_known() {
     for (section, known) in [
         ("homeserver", "url, server_name"),
