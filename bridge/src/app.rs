@@ -294,13 +294,18 @@ fn log_outage(error: &ClientError, was_there: bool) {
 }
 
 fn matrix_client(config: &Config) -> Result<MatrixClient, AppError> {
-    let http = reqwest::Client::builder()
+    let as_token = Zeroizing::new(config.registration.as_token.expose().to_owned());
+    Ok(MatrixClient::new(http_client()?, &config.homeserver.url, as_token))
+}
+
+fn http_client() -> Result<reqwest::Client, AppError> {
+    reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
+        // The one that the environment names would get the token in the clear, where the address is http.
+        .no_proxy()
         .build()
-        .map_err(AppError::Http)?;
-    let as_token = Zeroizing::new(config.registration.as_token.expose().to_owned());
-    Ok(MatrixClient::new(http, &config.homeserver.url, as_token))
+        .map_err(AppError::Http)
 }
 
 fn xmpp_config(config: &Config) -> Result<XmppConfig, AppError> {
@@ -351,10 +356,33 @@ pub enum AppError {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::StatusCode;
+    use serde_json::Value;
     use sqlx::Executor as _;
+    use tokio::process::Command;
 
     use super::*;
-    use crate::store::testing::sqlite;
+    use crate::{matrix::testing::MadeUp, store::testing::sqlite};
+
+    /// Asks in a process of its own, because the environment is the whole process's.
+    #[tokio::test]
+    async fn a_proxy_that_the_environment_names_is_given_nothing() {
+        const NAME: &str = "app::tests::a_proxy_that_the_environment_names_is_given_nothing";
+        const HOMESERVER: &str = "GEPHYRA_TEST_HOMESERVER";
+        if let Ok(homeserver) = std::env::var(HOMESERVER) {
+            let answer = http_client().unwrap().get(homeserver).send().await.unwrap();
+            assert_eq!(answer.status(), StatusCode::OK);
+            return;
+        }
+        let homeserver = MadeUp::start(|_, _| (StatusCode::OK, Value::Null)).await;
+        let proxy = MadeUp::start(|_, _| (StatusCode::BAD_GATEWAY, Value::Null)).await;
+        let mut asking = Command::new(std::env::current_exe().unwrap());
+        asking.args(["--exact", NAME]).env(HOMESERVER, homeserver.url.as_str());
+        asking.env("http_proxy", proxy.url.as_str()).env_remove("no_proxy").env_remove("NO_PROXY");
+        let asked = asking.output().await.unwrap();
+        let said = String::from_utf8_lossy(&asked.stdout);
+        assert!(asked.status.success() && said.contains("1 passed"), "{said}");
+    }
 
     #[tokio::test]
     async fn one_refused_transaction_is_enough_to_know_that_this_process_was_replaced() {

@@ -22,7 +22,7 @@ pub(super) const COMMENTS: super::Comments = &[
     (
         "url",
         "Base address of its client-server API, as the bridge reaches it. https, or http on this\n\
-         machine: the tokens must not cross a network in the clear.",
+         machine: the tokens must not cross a network in the clear. No proxy of the environment is used.",
     ),
     ("server_name", "The part of its users' ids after the colon."),
 ];
