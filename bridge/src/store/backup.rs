@@ -5,8 +5,8 @@
 use std::{
     collections::BTreeSet,
     ffi::OsStr,
-    fs::{self, OpenOptions},
-    io,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -96,9 +96,9 @@ async fn connect(url: &str) -> Result<AnyConnection, ConnectError> {
     AnyConnection::connect(url).await.map_err(ConnectError::Connect)
 }
 
-fn create_new(path: &Path) -> Result<(), BackupError> {
+fn create_new(path: &Path) -> Result<File, BackupError> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.map(drop).map_err(BackupError::Target)
+    file.map_err(BackupError::Target)
 }
 
 async fn copy_sqlite(database: &mut AnyConnection, to: &Path) -> Result<(), BackupError> {
@@ -108,7 +108,7 @@ async fn copy_sqlite(database: &mut AnyConnection, to: &Path) -> Result<(), Back
     copied.map_err(ConnectError::Connect)?;
     // Whoever only copies it back is protected too.
     mark(&sqlite_url(to)).await?;
-    fs::File::open(to).and_then(|file| file.sync_all()).map_err(BackupError::Target)
+    File::open(to).and_then(|file| file.sync_all()).map_err(BackupError::Target)
 }
 
 async fn mark(url: &str) -> Result<(), BackupError> {
@@ -210,12 +210,30 @@ fn put_in_place(path: &Path, from: &Path, now: SystemTime) -> Result<Option<Path
         }
         _ => {}
     }
-    create_new(&incoming)?;
-    fs::copy(from, &incoming).map_err(BackupError::Source)?;
-    fs::File::open(&incoming).and_then(|file| file.sync_all()).map_err(BackupError::Target)?;
+    if let Err(error) = copy(from, &incoming) {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&incoming);
+        return Err(error);
+    }
     let aside = move_aside(path, now).map_err(BackupError::Target)?;
     fs::rename(&incoming, path).map_err(BackupError::Target)?;
     Ok(aside)
+}
+
+/// The mode is not copied: whatever the backup's is, the bridge alone reads and writes its database.
+fn copy(from: &Path, to: &Path) -> Result<(), BackupError> {
+    let mut source = File::open(from).map_err(BackupError::Source)?;
+    let mut target = create_new(to)?;
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let length = source.read(&mut buffer).map_err(BackupError::Source)?;
+        match buffer.get(..length) {
+            Some(piece) if !piece.is_empty() => {
+                target.write_all(piece).map_err(BackupError::Target)?;
+            }
+            _ => return target.sync_all().map_err(BackupError::Target),
+        }
+    }
 }
 
 /// The files of a SQLite database belong together. The database itself keeps its name beside the new
@@ -294,4 +312,26 @@ pub enum BackupError {
         /// Which.
         program: &'static str,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use assert_matches::assert_matches;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_that_fails_leaves_nothing_and_names_the_side_that_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gephyra.db");
+        let missing = folder.path().join("missing");
+        for from in [missing.as_path(), folder.path()] {
+            let placed = put_in_place(&path, from, UNIX_EPOCH);
+            assert_matches!(placed, Err(BackupError::Source(_)));
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        }
+        let nowhere = missing.join("gephyra.db");
+        fs::write(&path, "a backup").unwrap();
+        assert_matches!(put_in_place(&nowhere, &path, UNIX_EPOCH), Err(BackupError::Target(_)));
+    }
 }

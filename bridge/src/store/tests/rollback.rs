@@ -200,6 +200,23 @@ async fn nothing_is_restored_under_a_running_bridge(location: TestDatabase) {
 }
 
 #[tokio::test]
+async fn a_restored_database_is_private_and_can_be_written_whatever_the_mode_of_the_backup() {
+    let location = sqlite();
+    let key = StoreKey::from_bytes(location.key);
+    let backup = location.witness().with_extension("backup");
+    let db = location.open().await;
+    back_up(&location.url, &key, &backup).await.unwrap();
+    db.close().await.unwrap();
+    for mode in [0o400, 0o644] {
+        fs::set_permissions(&backup, fs::Permissions::from_mode(mode)).unwrap();
+        restore(&location.url, &key, &backup, &SystemClock).await.unwrap();
+        let restored = fs::metadata(location.file.as_ref().unwrap()).unwrap();
+        assert_eq!(restored.permissions().mode() & 0o777, 0o600);
+        assert!(is_rolled_back(&location).await);
+    }
+}
+
+#[tokio::test]
 async fn a_backup_that_was_only_copied_back_is_noticed() {
     let location = sqlite();
     let backup = location.witness().with_extension("backup");
