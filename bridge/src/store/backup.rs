@@ -35,6 +35,8 @@ pub async fn back_up(url: &str, key: &StoreKey, to: &Path) -> Result<(), BackupE
     let mut database = connect(url).await?;
     check_key(&mut database, key).await?;
     create_new(to)?;
+    // In a URL the first part of a relative path would be a host, and `..` taken away without a look at the disk.
+    let to = &fs::canonicalize(to).map_err(BackupError::Target)?;
     let copied = match location {
         Location::Sqlite(_) => copy_sqlite(&mut database, to).await,
         Location::Postgres => {
@@ -62,6 +64,7 @@ pub async fn restore(
     clock: &dyn Clock,
 ) -> Result<Option<PathBuf>, BackupError> {
     sqlx::any::install_default_drivers();
+    let from = &fs::canonicalize(from).map_err(BackupError::Source)?;
     match Location::parse(url)? {
         Location::Sqlite(path) => {
             let lease = Lease::take_file(&path)?;
@@ -120,7 +123,6 @@ async fn mark(url: &str) -> Result<(), BackupError> {
 }
 
 async fn check_sqlite_copy(from: &Path, key: &StoreKey) -> Result<(), BackupError> {
-    fs::metadata(from).map_err(BackupError::Source)?;
     let mut copy = connect(&format!("{}?mode=ro", sqlite_url(from))).await?;
     check_key(&mut copy, key).await?;
     Ok(copy.close().await.map_err(ConnectError::Connect)?)

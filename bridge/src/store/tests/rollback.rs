@@ -1,6 +1,6 @@
 //! A database that is older than its witness, and copies of a database.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use assert_matches::assert_matches;
 use sqlx::Executor as _;
@@ -197,6 +197,26 @@ async fn nothing_is_restored_under_a_running_bridge(location: TestDatabase) {
         Err(BackupError::Lease(LeaseError::Taken))
     );
     assert!(!tell(&db).await, "it was restored");
+}
+
+#[tokio::test]
+async fn a_backup_may_have_any_name() {
+    let location = sqlite();
+    let key = StoreKey::from_bytes(location.key);
+    let up: PathBuf = std::env::current_dir().unwrap().components().map(|_| "..").collect();
+    let db = location.open().await;
+    for name in ["at 10:30", "50%25 #1?mode=memory&x"] {
+        let backup = location.witness().with_file_name(name);
+        let relative = up.join(backup.strip_prefix("/").unwrap());
+        back_up(&location.url, &key, &relative).await.unwrap();
+        assert!(fs::metadata(&backup).unwrap().len() > 10_000, "{name} holds no database");
+    }
+    db.close().await.unwrap();
+    for name in ["at 10:30", "50%25 #1?mode=memory&x"] {
+        let relative = up.join(location.witness().with_file_name(name).strip_prefix("/").unwrap());
+        restore(&location.url, &key, &relative, &SystemClock).await.unwrap();
+        assert!(is_rolled_back(&location).await);
+    }
 }
 
 #[tokio::test]
