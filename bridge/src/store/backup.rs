@@ -14,7 +14,6 @@ use std::{
 };
 
 use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
-use url::Url;
 
 use crate::clock::Clock;
 
@@ -22,6 +21,7 @@ use super::{
     ConnectError, LeaseError, StoreKey,
     database::{Location, MIGRATIONS, check_canary, check_key},
     lease::Lease,
+    program_address::ProgramAddress,
 };
 
 /// Writes a consistent copy of the database at `url`, which another process may be using, to the
@@ -270,14 +270,10 @@ fn run<'a>(
     url: &str,
     arguments: impl IntoIterator<Item = &'a OsStr>,
 ) -> Result<(), BackupError> {
-    let mut url = Url::parse(url).map_err(|_| ConnectError::Url)?;
-    let password = url.password().map(|password| {
-        percent_encoding::percent_decode_str(password).decode_utf8_lossy().into_owned()
-    });
-    url.set_password(None).map_err(|()| ConnectError::Url)?;
+    let address = ProgramAddress::parse(url).map_err(|_| ConnectError::Url)?;
     let mut command = Command::new(program);
-    command.arg("--dbname").arg(url.as_str()).args(arguments);
-    if let Some(password) = password {
+    command.arg("--dbname").arg(address.url.as_str()).args(arguments);
+    if let Some(password) = address.password {
         command.env("PGPASSWORD", password);
     }
     let status = command.status().map_err(|source| BackupError::NoProgram { program, source })?;

@@ -32,6 +32,7 @@ mod message_map;
 mod notices;
 mod pins;
 mod portals;
+mod program_address;
 mod recovery;
 mod remote_inbox;
 mod sealer;
