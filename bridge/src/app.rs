@@ -19,7 +19,7 @@ use crate::{
     network::{Network, NetworkClient},
     portal::{Doorbells, Hub, Parts, StepError},
     recovery::{RecoveryError, recover},
-    store::{ConnectError, Database, StoreError, StoreKey, StoreKeyError},
+    store::{ConnectError, Database, Names, NamesError, StoreError, StoreKey, StoreKeyError},
     xmpp::{Xmpp, XmppClient, XmppConfig},
 };
 
@@ -59,19 +59,7 @@ struct App {
 /// # Errors
 /// When a part cannot start or fails for good.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
-    let key = StoreKey::load(&config.database.key_file)?;
-    let database = &config.database;
-    let db = Database::connect(database.url.as_str(), &key, &database.witness_file).await?;
-    if let Some(recovered) = recover(&db, &SystemClock, &mut OsRng).await? {
-        tracing::error!(
-            matrix_devices = recovered.matrix_devices,
-            omemo_devices = recovered.omemo_devices,
-            omemo_sessions = recovered.omemo_sessions,
-            "app.rolled_back: the database is older than its witness, as after the restore of a \
-             backup: devices and sessions are replaced, so that no key is used twice; what people \
-             have decided about keys since must be decided again"
-        );
-    }
+    let db = open_database(&config).await?;
     let listener = TcpListener::bind(config.appservice.listen).await.map_err(AppError::Listen)?;
     let app = App::build(&config, db, stop.clone())?;
     let last_transaction = app.db.read().await?.matrix_inbox().last_transaction().await?;
@@ -99,6 +87,29 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     tracing::info!("app.stopped");
     served?;
     Ok(closed?)
+}
+
+/// Takes the database, and puts it right where it is an older copy.
+async fn open_database(config: &Config) -> Result<Database, AppError> {
+    let key = StoreKey::load(&config.database.key_file)?;
+    let database = &config.database;
+    let db = Database::connect(database.url.as_str(), &key, &database.witness_file).await?;
+    db.ensure_names(Names {
+        server_name: config.homeserver.server_name.as_str(),
+        component: config.xmpp.component.as_str(),
+    })
+    .await?;
+    if let Some(recovered) = recover(&db, &SystemClock, &mut OsRng).await? {
+        tracing::error!(
+            matrix_devices = recovered.matrix_devices,
+            omemo_devices = recovered.omemo_devices,
+            omemo_sessions = recovered.omemo_sessions,
+            "app.rolled_back: the database is older than its witness, as after the restore of a \
+             backup: devices and sessions are replaced, so that no key is used twice; what people \
+             have decided about keys since must be decided again"
+        );
+    }
+    Ok(db)
 }
 
 impl App {
@@ -328,6 +339,9 @@ pub enum AppError {
     /// The database cannot be used.
     #[error("the database cannot be used")]
     Database(#[from] ConnectError),
+    /// The database was made under another name.
+    #[error("the database does not fit the configuration")]
+    Names(#[from] NamesError),
     /// A repository failed at the start.
     #[error("the database failed")]
     Store(#[from] StoreError),
@@ -356,13 +370,41 @@ pub enum AppError {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
     use axum::http::StatusCode;
+    use ruma::server_name;
     use serde_json::Value;
     use sqlx::Executor as _;
     use tokio::process::Command;
 
     use super::*;
-    use crate::{matrix::testing::MadeUp, store::testing::sqlite};
+    use crate::{
+        config::{Registration, example_config},
+        matrix::testing::MadeUp,
+        store::testing::sqlite,
+    };
+
+    #[tokio::test]
+    async fn a_database_of_another_component_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("config.toml"), example_config().unwrap()).unwrap();
+        fs::write(path("xmpp-secret"), "hunter2\n").unwrap();
+        let url: url::Url = "http://127.0.0.1:29340".parse().unwrap();
+        let registration = Registration::generate(server_name!("example.org"), &url, &mut OsRng);
+        fs::write(path("appservice.yaml"), registration.to_yaml().unwrap()).unwrap();
+        fs::write(path("gephyra.key"), [7_u8; StoreKey::LENGTH]).unwrap();
+        fs::set_permissions(path("gephyra.key"), fs::Permissions::from_mode(0o400)).unwrap();
+        let config = |component: &str| {
+            let variable = ("GEPHYRA_XMPP__COMPONENT".to_owned(), component.to_owned());
+            Config::load(&path("config.toml"), [variable]).unwrap()
+        };
+        let db = open_database(&config("matrix.example.org")).await.unwrap();
+        db.close().await.unwrap();
+        let refused = open_database(&config("xmpp.example.org")).await;
+        assert!(matches!(refused, Err(AppError::Names(NamesError::Changed { .. }))));
+    }
 
     /// Asks in a process of its own, because the environment is the whole process's.
     #[tokio::test]

@@ -24,5 +24,8 @@ pub(super) const COMMENTS: super::Comments = &[
         "Base address of its client-server API, as the bridge reaches it. https, or http on this\n\
          machine: the tokens must not cross a network in the clear. No proxy of the environment is used.",
     ),
-    ("server_name", "The part of its users' ids after the colon."),
+    (
+        "server_name",
+        "The part of its users' ids after the colon. It stays as it is once the bridge has run.",
+    ),
 ];

@@ -33,7 +33,11 @@ pub(super) struct XmppSection {
 
 pub(super) const COMMENTS: super::Comments = &[
     ("", "The XMPP server, which the bridge joins as a component (XEP-0114)."),
-    ("component", "The component's domain: Matrix users get the addresses user%server@component."),
+    (
+        "component",
+        "The component's domain: Matrix users get the addresses user%server@component. It stays as it is\n\
+         once the bridge has run.",
+    ),
     (
         "server",
         "The server's component port, on this machine: the protocol has no encryption of its own.",

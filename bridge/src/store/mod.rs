@@ -29,6 +29,7 @@ mod matrix_inbox;
 mod matrix_outbox;
 mod megolm_index;
 mod message_map;
+mod names;
 mod notices;
 mod pins;
 mod portals;
@@ -69,6 +70,7 @@ pub use self::{
     matrix_outbox::{MatrixOutbox, MatrixOutboxId, NewOutboxEvent, OutboxEvent},
     megolm_index::{IndexCheck, MegolmIndex, MessagePosition},
     message_map::{DeliveryStatus, MappedMessage, MessageAuthor, MessageMap, SentMessage},
+    names::{Names, NamesError},
     notices::{Notice, Notices},
     pins::{Pin, PinOutcome, PinState, Pins},
     portals::{

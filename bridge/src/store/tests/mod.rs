@@ -5,6 +5,7 @@ mod backlog;
 mod contact_decisions;
 mod housekeeping;
 mod key_log;
+mod names;
 mod opening;
 mod policy;
 mod repositories;
