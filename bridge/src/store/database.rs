@@ -5,7 +5,10 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     str::FromStr as _,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use sqlx::{
@@ -24,6 +27,7 @@ use rand_core::{OsRng, RngCore as _};
 use super::{
     Cell, LeaseError, SealError, Sealer, StoreError, StoreKey, Transaction,
     lease::Lease,
+    transaction::Outcome,
     witness::{Position, Witness},
 };
 
@@ -53,6 +57,8 @@ struct Inner {
     epoch: i64,
     witness: Arc<Witness>,
     is_rolled_back: bool,
+    /// Whether the last transaction that may write could begin, and was committed if it came to that.
+    takes_writes: Arc<AtomicBool>,
     /// Cancelled when a transaction has found another owner.
     fenced: CancellationToken,
     /// Empty once it is closed.
@@ -105,6 +111,7 @@ impl Database {
             epoch,
             witness,
             is_rolled_back,
+            takes_writes: Arc::new(AtomicBool::new(true)),
             fenced,
             lease,
         };
@@ -143,19 +150,33 @@ impl Database {
     /// [`StoreError::Fenced`] when another process owns the database by now, or it was set back to
     /// an older state.
     pub async fn begin(&self) -> Result<Transaction, StoreError> {
-        let mut inner = match self.0.backend {
-            Backend::Sqlite => self.begin_on_sqlite().await?,
-            Backend::Postgres => self.0.writer.begin().await?,
-        };
-        let (epoch, commits): (i64, i64) =
-            sqlx::query_as(FENCE_QUERY).fetch_one(&mut *inner).await?;
+        let begun = self.begin_counted().await;
+        let (inner, epoch, commits) =
+            begun.inspect_err(|_| self.0.takes_writes.store(false, Ordering::Relaxed))?;
         // A database that was set back under us would let keys be used again.
         if epoch != self.0.epoch || self.0.witness.has_seen(commits) {
             self.0.fenced.cancel();
             return Err(StoreError::Fenced);
         }
         let tx = Transaction::new(inner, Arc::clone(&self.0.sealer));
-        Ok(tx.witnessed(Arc::clone(&self.0.witness), commits))
+        Ok(tx.with_outcome(Outcome {
+            witness: Arc::clone(&self.0.witness),
+            commits,
+            takes_writes: Arc::clone(&self.0.takes_writes),
+        }))
+    }
+
+    /// A transaction that has counted its commit, with the epoch and the count that it has found.
+    async fn begin_counted(
+        &self,
+    ) -> Result<(sqlx::Transaction<'static, Any>, i64, i64), sqlx::Error> {
+        let mut inner = match self.0.backend {
+            Backend::Sqlite => self.begin_on_sqlite().await?,
+            Backend::Postgres => self.0.writer.begin().await?,
+        };
+        let (epoch, commits): (i64, i64) =
+            sqlx::query_as(FENCE_QUERY).fetch_one(&mut *inner).await?;
+        Ok((inner, epoch, commits))
     }
 
     /// SQLite ends a transaction by itself when the disk is full or fails. Its connection does not learn of that, and
@@ -186,8 +207,13 @@ impl Database {
         self.0.fenced.cancelled().await;
     }
 
+    /// Whether it took what was last to be written. A full disk lets everybody read.
+    pub fn takes_writes(&self) -> bool {
+        self.0.takes_writes.load(Ordering::Relaxed)
+    }
+
     /// Makes sure that this process still owns the database; takes the lease again where a
-    /// restart of the database has ended it.
+    /// restart of the database has ended it. Where it took no writes, it is asked again.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when another process owns it by now; anything else says nothing.
@@ -204,7 +230,8 @@ impl Database {
             });
         }
         drop(lease);
-        self.begin().await.map(drop)
+        let tx = self.begin().await?;
+        if self.takes_writes() { Ok(()) } else { tx.commit().await }
     }
 
     /// How much room the whole database takes, in bytes.

@@ -1,6 +1,9 @@
 //! One unit of work, and the repositories that are reached through it.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use sqlx::{Any, AnyConnection};
 
@@ -13,17 +16,27 @@ use super::{
 pub struct Transaction {
     inner: sqlx::Transaction<'static, Any>,
     sealer: Arc<Sealer>,
-    /// Of one that may write: who learns of the commit, and its number.
-    witness: Option<(Arc<Witness>, i64)>,
+    /// Of one that may write.
+    outcome: Option<Outcome>,
+}
+
+/// Who learns what became of a commit.
+pub(super) struct Outcome {
+    /// Who notes a commit.
+    pub witness: Arc<Witness>,
+    /// The commit's number.
+    pub commits: i64,
+    /// Whether the database took it.
+    pub takes_writes: Arc<AtomicBool>,
 }
 
 impl Transaction {
     pub(super) fn new(inner: sqlx::Transaction<'static, Any>, sealer: Arc<Sealer>) -> Self {
-        Self { inner, sealer, witness: None }
+        Self { inner, sealer, outcome: None }
     }
 
-    pub(super) fn witnessed(self, witness: Arc<Witness>, commits: i64) -> Self {
-        Self { witness: Some((witness, commits)), ..self }
+    pub(super) fn with_outcome(self, outcome: Outcome) -> Self {
+        Self { outcome: Some(outcome), ..self }
     }
 
     /// Makes everything of this transaction durable.
@@ -32,11 +45,14 @@ impl Transaction {
     /// When the database did not confirm it: then it may have happened or not, and whoever
     /// cached anything must load it anew.
     pub async fn commit(self) -> Result<(), StoreError> {
-        self.inner.commit().await?;
-        if let Some((witness, commits)) = self.witness {
-            witness.advance(commits);
+        let committed = self.inner.commit().await;
+        if let Some(outcome) = self.outcome {
+            outcome.takes_writes.store(committed.is_ok(), Ordering::Relaxed);
+            if committed.is_ok() {
+                outcome.witness.advance(outcome.commits);
+            }
         }
-        Ok(())
+        Ok(committed?)
     }
 
     /// For repositories: the connection and the sealer.

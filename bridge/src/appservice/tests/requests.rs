@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::support::{TOKEN, TestBridge, request};
+use super::support::{TOKEN, TestBridge, event, request};
 use crate::appservice::serve;
 
 #[tokio::test]
@@ -64,6 +64,24 @@ async fn health_needs_no_token_and_follows_the_database() {
 
     bridge.db.close().await.unwrap();
     assert_eq!(bridge.answer(health()).await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn health_says_that_the_database_takes_no_writes() {
+    let bridge = TestBridge::start().await;
+    let health = || request("GET", "/health", Body::empty());
+    let refuse = "CREATE TRIGGER refuse BEFORE UPDATE ON store_owner \
+        BEGIN SELECT RAISE(ABORT, 'no space'); END";
+    bridge.execute(refuse).await;
+    let refused = bridge.push_events(&[event("$1")]).await;
+    assert_eq!(refused.status, StatusCode::INTERNAL_SERVER_ERROR);
+    let ill = bridge.answer(health()).await;
+    assert_eq!(ill.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(ill.body, json!({ "status": "the database takes no writes" }));
+
+    bridge.execute("DROP TRIGGER refuse").await;
+    assert_eq!(bridge.push_events(&[event("$1")]).await.status, StatusCode::OK);
+    assert_eq!(bridge.answer(health()).await.status, StatusCode::OK);
 }
 
 #[tokio::test]

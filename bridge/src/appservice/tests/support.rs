@@ -11,6 +11,7 @@ use axum::{
 };
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde_json::{Value, json};
+use sqlx::{AnyConnection, Connection as _, Executor as _};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
@@ -57,8 +58,14 @@ impl TestBridge {
         Self::start_in(folder).await
     }
 
+    /// Past all that `Database` does.
+    pub(super) async fn execute(&self, sql: &'static str) {
+        let mut raw = AnyConnection::connect(&url_in(&self.folder)).await.unwrap();
+        raw.execute(sql).await.unwrap();
+    }
+
     async fn start_in(folder: TempDir) -> Self {
-        let url = format!("sqlite://{}", folder.path().join("gephyra.db").display());
+        let url = url_in(&folder);
         let (key, witness) = (StoreKey::from_bytes([7; 32]), folder.path().join("witness"));
         let db = Database::connect(&url, &key, &witness).await.unwrap();
         let hub = Arc::new(RecordingIntake::default());
@@ -106,6 +113,10 @@ impl TestBridge {
     pub(super) async fn inbox_ids(&self, room: &str) -> Vec<String> {
         self.inbox(room).await.into_iter().map(|row| row.event.event_id.to_string()).collect()
     }
+}
+
+fn url_in(folder: &TempDir) -> String {
+    format!("sqlite://{}", folder.path().join("gephyra.db").display())
 }
 
 /// A request that shows the right token.

@@ -19,6 +19,7 @@ on_both_databases!(
     a_wrong_key_is_refused_and_changes_nothing,
     a_reader_cannot_write,
     writers_wait_for_each_other,
+    a_commit_that_fails_is_known_until_one_succeeds,
     a_size_is_known,
 );
 
@@ -137,6 +138,23 @@ async fn writers_wait_for_each_other(location: TestDatabase) {
     let told = futures_util::future::join_all((0..20).map(|_| tell(&db))).await;
     let first_times = told.into_iter().filter(|first| *first.as_ref().unwrap()).count();
     assert_eq!(first_times, 1);
+}
+
+async fn a_commit_that_fails_is_known_until_one_succeeds(location: TestDatabase) {
+    const CHILD: &str =
+        "CREATE TABLE child (id BIGINT REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)";
+    let db = location.open().await;
+    let mut raw = location.raw_connection().await;
+    raw.execute("CREATE TABLE parent (id BIGINT PRIMARY KEY)").await.unwrap();
+    raw.execute(CHILD).await.unwrap();
+    let mut tx = db.begin().await.unwrap();
+    tx.parts().0.execute("INSERT INTO child VALUES (1)").await.unwrap();
+    assert!(db.takes_writes());
+    assert_matches!(tx.commit().await, Err(StoreError::Database(_)));
+    assert!(!db.takes_writes());
+    // It is asked again without anybody having something to write.
+    db.confirm_owner().await.unwrap();
+    assert!(db.takes_writes());
 }
 
 async fn a_size_is_known(location: TestDatabase) {
