@@ -9,7 +9,7 @@ use crate::{
     network::RemoteUserId,
     store::{
         BotPresence, InboxEvent, ManagementRoom, NewInboxEvent, NewPortal, Portal, PortalState,
-        RoomEncryption,
+        RoomEncryption, StoreError,
     },
 };
 
@@ -192,7 +192,9 @@ impl Hub {
             state: PortalState::Active,
         };
         let (portal, left) = match old {
-            Some(same) if same.room_id == *room => (same, LeftBehind::Nothing),
+            Some(same) if same.room_id == *room => {
+                (self.reopen(room, new.encryption).await?, LeftBehind::Nothing)
+            }
             old => self.store_portal(new, old).await?,
         };
         if let Err(error) = self.bring_bot(&portal).await {
@@ -203,6 +205,19 @@ impl Hub {
         self.name_ghost(ghost, &portal.contact).await;
         self.publish_name_of(&portal).await;
         self.tell_left_behind(&portal, left).await
+    }
+
+    /// The chat goes on in the room where it was: its ghost has come back.
+    async fn reopen(&self, room: &RoomId, encryption: RoomEncryption) -> Result<Portal, StepError> {
+        let mut tx = self.parts.db.begin().await?;
+        tx.portals().set_state(room, PortalState::Active).await?;
+        if encryption == RoomEncryption::Encrypted {
+            // It may have become so while nobody of ours was there to be told.
+            tx.portals().set_encrypted(room).await?;
+        }
+        let stored = tx.portals().find_by_room(room).await?;
+        tx.commit().await?;
+        Ok(stored.ok_or(StoreError::NoSuchRow { table: "portals" })?)
     }
 
     /// The contact behind a ghost, if its address is one that the network would write so.

@@ -7,6 +7,7 @@ mod downgrade;
 mod expiry;
 mod homeserver;
 mod legs;
+mod membership;
 mod verification;
 
 use std::{
@@ -349,17 +350,12 @@ impl World {
     }
 
     async fn writes(&self, sender: &UserId, id: &str, text: &str) {
-        let json =
-            json!({ "type": "m.room.message", "content": { "msgtype": "m.text", "body": text } });
-        let event = NewInboxEvent {
-            event_id: id.try_into().unwrap(),
-            room_id: room(),
-            sender: sender.to_owned(),
-            event_type: "m.room.message".to_owned(),
-            state_key: None,
-            origin_ts: 0,
-            json: json.to_string(),
-        };
+        let content = json!({ "msgtype": "m.text", "body": text });
+        self.pushed(event(sender, id, "m.room.message", content)).await;
+    }
+
+    /// The homeserver pushes an event.
+    async fn pushed(&self, event: NewInboxEvent) {
         let mut tx = self.db.begin().await.unwrap();
         let now_ms = i64::try_from(self.clock.now_ms()).unwrap();
         tx.matrix_inbox().insert(&[event], now_ms).await.unwrap();
@@ -412,6 +408,19 @@ impl World {
             identity: Some("master key"),
         };
         commands::run(&call, command).await
+    }
+}
+
+/// An event of the room.
+fn event(sender: &UserId, id: &str, event_type: &str, content: Value) -> NewInboxEvent {
+    NewInboxEvent {
+        event_id: id.try_into().unwrap(),
+        room_id: room(),
+        sender: sender.to_owned(),
+        event_type: event_type.to_owned(),
+        state_key: None,
+        origin_ts: 0,
+        json: json!({ "type": event_type, "content": content }).to_string(),
     }
 }
 

@@ -1,9 +1,12 @@
 //! A homeserver that takes what is said of the fate of messages, and nothing else; while it is away, not even that.
-//! Messages it may refuse for good.
+//! Messages it may refuse for good. Where a test wants it, it has users and rooms, and takes no messages into them.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use axum::{
@@ -28,6 +31,11 @@ pub(super) struct Homeserver {
 struct State {
     is_away: AtomicBool,
     refuses_messages: AtomicBool,
+    has_rooms: AtomicBool,
+    /// Rooms that were made.
+    made: AtomicUsize,
+    /// Users of ours that it knows.
+    registered: Mutex<BTreeSet<String>>,
     statuses: Mutex<Vec<Status>>,
 }
 
@@ -52,8 +60,88 @@ impl State {
             {
                 (StatusCode::PAYLOAD_TOO_LARGE, json!({ "errcode": "M_TOO_LARGE" }))
             }
+            None if self.has_rooms.load(Ordering::SeqCst) && !uri.path().contains("/send/") => {
+                self.answer_about_rooms(uri, body)
+            }
             None => (StatusCode::BAD_GATEWAY, json!({})),
         }
+    }
+
+    fn answer_about_rooms(&self, uri: &Uri, body: &Bytes) -> (StatusCode, Value) {
+        let url = Url::parse(&format!("http://homeserver{uri}")).unwrap();
+        let asker = url.query_pairs().find(|(name, _)| name == "user_id");
+        let asker = asker.map(|(_, user)| user.into_owned());
+        let mut registered = self.registered.lock().unwrap();
+        if asker.is_some_and(|asker| !registered.contains(&asker)) {
+            return (StatusCode::FORBIDDEN, json!({ "errcode": "M_FORBIDDEN" }));
+        }
+        if uri.path().ends_with("/register") {
+            let body: Value = serde_json::from_slice(body).unwrap();
+            let user = format!("@{}:example.org", body["username"].as_str().unwrap());
+            return if registered.insert(user.clone()) {
+                (StatusCode::OK, json!({ "user_id": user }))
+            } else {
+                (StatusCode::BAD_REQUEST, json!({ "errcode": "M_USER_IN_USE" }))
+            };
+        }
+        drop(registered);
+        match self.find(uri) {
+            Some(answer) => (StatusCode::OK, answer),
+            None => (StatusCode::NOT_FOUND, json!({ "errcode": "M_NOT_FOUND" })),
+        }
+    }
+
+    /// Who has joined a room: Alice, and all of ours.
+    fn joined(&self) -> Vec<String> {
+        let registered = self.registered.lock().unwrap().clone();
+        registered.into_iter().chain(["@alice:example.org".to_owned()]).collect()
+    }
+
+    fn find(&self, uri: &Uri) -> Option<Value> {
+        let path = uri.path().strip_prefix("/_matrix/client/v3/")?;
+        let parts: Vec<&str> = path.split('/').collect();
+        // Nobody waits here for what may come.
+        let waits = !uri.query().is_some_and(|query| query.contains("timeout=0"));
+        Some(match parts.as_slice() {
+            ["devices"] => json!({ "devices": [] }),
+            ["keys", "upload"] => json!({ "one_time_key_counts": { "signed_curve25519": 50 } }),
+            ["keys", "query"] => json!({ "device_keys": {} }),
+            ["devices", _] | ["keys", _, "upload"] | ["profile", ..] => json!({}),
+            ["sync"] if !waits => json!({
+                "next_batch": "1", "device_one_time_keys_count": { "signed_curve25519": 50 },
+                "device_unused_fallback_key_types": ["signed_curve25519"],
+            }),
+            ["createRoom"] => {
+                let number = self.made.fetch_add(1, Ordering::SeqCst);
+                json!({ "room_id": format!("!made{number}:example.org") })
+            }
+            ["rooms", _, "join"] => json!({ "room_id": "!room:example.org" }),
+            ["rooms", _, "invite" | "leave"] => json!({}),
+            ["rooms", _, "joined_members"] => {
+                let joined = self.joined().into_iter().map(|user| (user, json!({})));
+                let joined: serde_json::Map<String, Value> = joined.collect();
+                json!({ "joined": joined })
+            }
+            ["rooms", _, "members" | "messages"] => json!({ "start": "1", "chunk": [] }),
+            ["rooms", _, "state", "m.room.power_levels" | "m.room.member", ..] => {
+                json!({ "users": {}, "event_id": "$state" })
+            }
+            // An encrypted one, as it is made.
+            ["rooms", _, "state"] => {
+                let event = |kind: &str, key: &str, content: Value| {
+                    json!({
+                        "type": kind, "state_key": key, "content": content, "event_id": "$state",
+                        "sender": "@maker:example.org", "origin_server_ts": 1,
+                    })
+                };
+                let is_joined = json!({ "membership": "join" });
+                let joined = self.joined();
+                let members = joined.iter().map(|it| event("m.room.member", it, is_joined.clone()));
+                let algorithm = json!({ "algorithm": "m.megolm.v1.aes-sha2" });
+                members.chain([event("m.room.encryption", "", algorithm)]).collect()
+            }
+            _ => return None,
+        })
     }
 }
 
@@ -75,6 +163,18 @@ impl Homeserver {
 
     pub(super) fn refuses_messages(&self) {
         self.state.refuses_messages.store(true, Ordering::SeqCst);
+    }
+
+    /// It has the bridge's bot, and rooms from now on.
+    pub(super) fn has_rooms(&self) {
+        let bot = "@gephyra:example.org".to_owned();
+        self.state.registered.lock().unwrap().insert(bot);
+        self.state.has_rooms.store(true, Ordering::SeqCst);
+    }
+
+    /// How many rooms were made.
+    pub(super) fn made(&self) -> usize {
+        self.state.made.load(Ordering::SeqCst)
     }
 
     pub(super) fn returns(&self) {
