@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::{Hub, StepError, from_matrix::waiting_for, say::Wording, status::Fate};
 use crate::{
-    network::Hold,
+    network::{Hold, RemoteUserId},
     store::{InboxEvent, NewOutboxEvent, Notice, PendingRemoteEvent, Portal, Transaction},
 };
 
-/// What is given up within this time after a notice needs no other: it is one batch.
+/// What is given up, or not delivered, within this time after a notice needs no other: it is one batch.
 const BATCH: Duration = Duration::from_secs(60 * 60);
 
 /// The short word for messages of a person that were given up.
@@ -90,7 +90,8 @@ impl Hub {
                 "Messages that {} wrote to you have waited for {time} and are given up: {reason}.",
                 portal.local
             );
-            self.tell_contact_of_batch(portal, FROM_PERSON, &text).await?;
+            let notice = to_contact(portal, FROM_PERSON);
+            self.tell_contact_of_batch(&portal.contact, notice, &text).await?;
         }
         let text = format!(
             "Messages of yours have waited for {time} and are given up: {why}. They are not \
@@ -138,7 +139,8 @@ impl Hub {
                  {reason}. What you still want to say, send again.",
                 portal.local
             );
-            if !self.tell_contact_of_batch(portal, FROM_CONTACT, &text).await? {
+            let notice = to_contact(portal, FROM_CONTACT);
+            if !self.tell_contact_of_batch(&portal.contact, notice, &text).await? {
                 return Ok(false);
             }
         }
@@ -204,15 +206,13 @@ impl Hub {
         Ok(())
     }
 
-    /// Tells the contact of a batch, once. Returns whether they are told.
-    async fn tell_contact_of_batch(
+    /// Tells a contact of a batch, once. Returns whether they are told.
+    pub(super) async fn tell_contact_of_batch(
         &self,
-        portal: &Portal,
-        kind: &str,
+        contact: &RemoteUserId,
+        notice: Notice<'_>,
         text: &str,
     ) -> Result<bool, StepError> {
-        let contact = &portal.contact;
-        let notice = Notice { scope: contact.as_str(), subject: portal.local.as_str(), kind };
         // Looked at before the lock, which others may hold while they wait for a slow server.
         if self.is_told_of_batch(notice).await? {
             return Ok(true);
@@ -221,7 +221,7 @@ impl Hub {
             if self.is_told_of_batch(notice).await? {
                 return Ok(true);
             }
-            if !self.tell_contact(contact, kind, text).await {
+            if !self.tell_contact(contact, notice.kind, text).await {
                 return Ok(false);
             }
             let since_ms = self.batch_began_ms();
@@ -232,6 +232,10 @@ impl Hub {
         };
         self.telling_contacts.alone((notice.scope, notice.kind), tell).await
     }
+}
+
+fn to_contact<'a>(portal: &'a Portal, kind: &'a str) -> Notice<'a> {
+    Notice { scope: portal.contact.as_str(), subject: portal.local.as_str(), kind }
 }
 
 fn to_person<'a>(portal: &'a Portal, kind: &'a str) -> Notice<'a> {

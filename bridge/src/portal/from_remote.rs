@@ -34,7 +34,7 @@ use crate::{
 const MESSAGES: u32 = 1;
 
 /// Reports loaded at a time: of what they say of one message only the newest is told.
-const REPORTS: u32 = 50;
+pub(super) const REPORTS: u32 = 50;
 
 /// The chat of a portal.
 pub(super) fn chat_of(portal: &Portal) -> ChatKey {
@@ -42,7 +42,7 @@ pub(super) fn chat_of(portal: &Portal) -> ChatKey {
 }
 
 /// What became of one event.
-enum Step {
+pub(super) enum Step {
     Done,
     /// It waits for a person, or until a contact can be told.
     Waits,
@@ -163,11 +163,7 @@ impl Hub {
             return self.take_report(row, user, contact).await;
         };
         if !self.may_use(user) {
-            tracing::info!("portal.from_remote.not_permitted");
-            let text = "Your message was not delivered: the person you wrote to does not use this \
-                bridge.";
-            self.tell_undelivered(contact, user, "not_permitted", text).await?;
-            return self.end(row).await;
+            return self.not_permitted(row, user).await;
         }
         let portal = match self.ensure_portal(user, contact).await {
             Ok(Ok(portal)) => portal,
@@ -200,8 +196,7 @@ impl Hub {
         contact: &RemoteUserId,
     ) -> Result<Step, StepError> {
         if row.event.kind == RemoteEventKind::NotTaken {
-            let is_over = row.waits_since_ms.is_some_and(|since_ms| self.is_over(since_ms));
-            if !self.tell_of_refusal(user, contact).await && !is_over {
+            if !self.tell_of_refusal(user, contact).await && !self.has_waited_too_long(row) {
                 return Ok(Step::Waits);
             }
             return self.end(row).await;
@@ -235,32 +230,7 @@ impl Hub {
         Ok(tx.remote_inbox().has_message_before(&row.event.chat, row.id).await?)
     }
 
-    /// A message for which there will be no room. Its author has seen it as delivered, because the
-    /// bridge has it.
-    async fn no_room(
-        &self,
-        row: &PendingRemoteEvent,
-        user: &UserId,
-        none: &NoRoom,
-    ) -> Result<Step, StepError> {
-        tracing::warn!(error = %crate::error_chain(none), "portal.from_remote.no_room");
-        let text = match none {
-            NoRoom::AddressTooLong(_) => {
-                "Your message was not delivered: your address is too long for Matrix."
-            }
-            NoRoom::NoSuchUser => {
-                "Your message was not delivered: there is nobody with this address."
-            }
-            NoRoom::Refused(_) => {
-                "Your message was not delivered: the Matrix server of the person you wrote to \
-                 does not take it."
-            }
-        };
-        self.tell_undelivered(&row.event.chat.contact, user, "no_room", text).await?;
-        self.end(row).await
-    }
-
-    async fn end(&self, row: &PendingRemoteEvent) -> Result<Step, StepError> {
+    pub(super) async fn end(&self, row: &PendingRemoteEvent) -> Result<Step, StepError> {
         self.end_row(row).await?;
         Ok(Step::Done)
     }
@@ -402,18 +372,6 @@ impl Hub {
             settings of your client, set up cross-signing (in Element: Settings, Encryption) and \
             verify this device; then everything that waits is delivered.";
         self.tell_once(portal, "no_signed_device", Wording::Public, text).await
-    }
-
-    /// Tells a contact, once for each person they write to.
-    async fn tell_undelivered(
-        &self,
-        contact: &RemoteUserId,
-        user: &UserId,
-        kind: &str,
-        text: &str,
-    ) -> Result<(), StepError> {
-        let notice = Notice { scope: contact.as_str(), subject: user.as_str(), kind };
-        self.tell_contact_once(contact, notice, text).await
     }
 
     /// Tells what is not a message, and ends it.

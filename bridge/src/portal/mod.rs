@@ -7,7 +7,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`from_matrix`], [`read`], [`key_waits`] | the Matrix inbox, one room at a time |
-//! | [`from_remote`] | the remote inbox, one chat at a time |
+//! | [`from_remote`], [`undelivered`] | the remote inbox, one chat at a time |
 //! | [`membership`] | invitations to ghosts and to the bot, and people who leave |
 //! | [`create_room`] | rooms that the bridge makes |
 //! | [`say`], [`notices`], [`leg_changes`], [`status`], [`qr`] | what the bridge itself says |
@@ -49,6 +49,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod undelivered;
 mod verification;
 
 use std::{

@@ -8,6 +8,7 @@ mod expiry;
 mod homeserver;
 mod legs;
 mod membership;
+mod undelivered;
 mod verification;
 
 use std::{
@@ -336,6 +337,13 @@ impl World {
     async fn portal(&self) -> Portal {
         let mut tx = self.db.read().await.unwrap();
         tx.portals().find_by_room(&room()).await.unwrap().unwrap()
+    }
+
+    /// Alice has left the room.
+    async fn close_portal(&self) {
+        let mut tx = self.db.begin().await.unwrap();
+        tx.portals().set_state(&room(), PortalState::Closed).await.unwrap();
+        tx.commit().await.unwrap();
     }
 
     /// An event of Alice's comes, and the room is worked on.

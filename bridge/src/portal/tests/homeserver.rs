@@ -32,7 +32,8 @@ struct State {
     is_away: AtomicBool,
     refuses_messages: AtomicBool,
     has_rooms: AtomicBool,
-    /// Rooms that were made.
+    refuses_rooms: AtomicBool,
+    /// Rooms that it was asked to make.
     made: AtomicUsize,
     /// Users of ours that it knows.
     registered: Mutex<BTreeSet<String>>,
@@ -113,6 +114,9 @@ impl State {
             }),
             ["createRoom"] => {
                 let number = self.made.fetch_add(1, Ordering::SeqCst);
+                if self.refuses_rooms.load(Ordering::SeqCst) {
+                    return None;
+                }
                 json!({ "room_id": format!("!made{number}:example.org") })
             }
             ["rooms", _, "join"] => json!({ "room_id": "!room:example.org" }),
@@ -172,7 +176,12 @@ impl Homeserver {
         self.state.has_rooms.store(true, Ordering::SeqCst);
     }
 
-    /// How many rooms were made.
+    /// It makes no more.
+    pub(super) fn refuses_rooms(&self) {
+        self.state.refuses_rooms.store(true, Ordering::SeqCst);
+    }
+
+    /// How many rooms it was asked to make.
     pub(super) fn made(&self) -> usize {
         self.state.made.load(Ordering::SeqCst)
     }
