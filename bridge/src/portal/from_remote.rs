@@ -165,16 +165,26 @@ impl Hub {
         if !self.may_use(user) {
             return self.not_permitted(row, user).await;
         }
-        let portal = match self.ensure_portal(user, contact).await {
-            Ok(Ok(portal)) => portal,
-            Ok(Err(none)) => return self.no_room(row, user, &none).await,
-            Err(StepError::Client(error)) if !error.is_temporary() => {
-                return self.no_room(row, user, &NoRoom::Refused(error)).await;
-            }
-            Err(error) => return Err(error),
+        let portal = match self.portal_for(user, contact).await? {
+            Ok(portal) => portal,
+            Err(none) => return self.no_room(row, user, &none).await,
         };
         let message = Message { id: id.as_ref(), content, security: *security };
         self.deliver(row, &portal, message).await
+    }
+
+    /// The portal of a chat in which the person is to hear something.
+    async fn portal_for(
+        &self,
+        user: &UserId,
+        contact: &RemoteUserId,
+    ) -> Result<Result<Portal, NoRoom>, StepError> {
+        match self.ensure_portal(user, contact).await {
+            Err(StepError::Client(error)) if !error.is_temporary() => {
+                Ok(Err(NoRoom::Refused(error)))
+            }
+            ensured => ensured,
+        }
     }
 
     /// What a contact writes to the bridge itself.
@@ -206,6 +216,9 @@ impl Hub {
             // There will be a room for that one.
             return Ok(Step::Waits);
         }
+        if matches!(row.event.kind, RemoteEventKind::Held(_)) {
+            return self.take_held(row, user, contact).await;
+        }
         let Some(portal) = portal.filter(|_| self.may_use(user)) else {
             return self.end(row).await;
         };
@@ -218,7 +231,31 @@ impl Hub {
             let ended = self.give_up_from_contact(row, &portal, Vain::ContactsDevice).await?;
             return Ok(if ended { Step::Done } else { Step::Waits });
         }
-        match self.tell_of(&portal, row).await {
+        self.tell_person(&portal, row).await
+    }
+
+    /// Something waits for the person's decision. That is said once, so there is a room to say it in, as for a message.
+    async fn take_held(
+        &self,
+        row: &PendingRemoteEvent,
+        user: &UserId,
+        contact: &RemoteUserId,
+    ) -> Result<Step, StepError> {
+        if !self.may_use(user) {
+            return self.not_permitted(row, user).await;
+        }
+        match self.portal_for(user, contact).await? {
+            Ok(portal) => self.tell_person(&portal, row).await,
+            Err(none) => self.no_room(row, user, &none).await,
+        }
+    }
+
+    async fn tell_person(
+        &self,
+        portal: &Portal,
+        row: &PendingRemoteEvent,
+    ) -> Result<Step, StepError> {
+        match self.tell_of(portal, row).await {
             Ok(()) => Ok(Step::Done),
             Err(StepError::Encrypt(error)) if error.waits_for_person() => Ok(Step::Waits),
             Err(error) => Err(error),

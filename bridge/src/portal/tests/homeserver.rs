@@ -86,7 +86,7 @@ impl State {
             };
         }
         drop(registered);
-        match self.find(uri) {
+        match self.find(uri, body) {
             Some(answer) => (StatusCode::OK, answer),
             None => (StatusCode::NOT_FOUND, json!({ "errcode": "M_NOT_FOUND" })),
         }
@@ -98,7 +98,7 @@ impl State {
         registered.into_iter().chain(["@alice:example.org".to_owned()]).collect()
     }
 
-    fn find(&self, uri: &Uri) -> Option<Value> {
+    fn find(&self, uri: &Uri, body: &Bytes) -> Option<Value> {
         let path = uri.path().strip_prefix("/_matrix/client/v3/")?;
         let parts: Vec<&str> = path.split('/').collect();
         // Nobody waits here for what may come.
@@ -106,7 +106,14 @@ impl State {
         Some(match parts.as_slice() {
             ["devices"] => json!({ "devices": [] }),
             ["keys", "upload"] => json!({ "one_time_key_counts": { "signed_curve25519": 50 } }),
-            ["keys", "query"] => json!({ "device_keys": {} }),
+            // Nobody has any devices.
+            ["keys", "query"] => {
+                let query: Value = serde_json::from_slice(body).unwrap();
+                let users = query["device_keys"].as_object().unwrap().keys();
+                let none = users.map(|user| (user.clone(), json!({})));
+                let none: serde_json::Map<String, Value> = none.collect();
+                json!({ "device_keys": none })
+            }
             ["devices", _] | ["keys", _, "upload"] | ["profile", ..] => json!({}),
             ["sync"] if !waits => json!({
                 "next_batch": "1", "device_one_time_keys_count": { "signed_curve25519": 50 },

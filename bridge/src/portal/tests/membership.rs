@@ -25,3 +25,17 @@ async fn a_ghost_that_was_put_out_and_is_invited_again_goes_on_in_the_same_room(
     assert!(world.said().await.contains(&"hi".to_owned()), "{:?}", world.said().await);
     assert_eq!(world.homeserver.made(), 0, "it is where it was");
 }
+
+#[tokio::test]
+async fn what_waits_for_a_person_who_has_left_is_told_in_another_room() {
+    let world = World::new().await;
+    world.homeserver.has_rooms();
+    world.close_portal().await;
+    let hold = Hold::NewDevices { fingerprints: vec!["aaaa".to_owned()] };
+    world.bob(&chat(), RemoteEventKind::Held(hold)).await;
+    let mut tx = world.db.read().await.unwrap();
+    let portal = tx.portals().find_by_chat("any", alice(), &chat().contact).await.unwrap().unwrap();
+    assert_ne!(portal.room_id, room());
+    let said = tx.matrix_outbox().load_pending(&portal.room_id, 10).await.unwrap();
+    assert!(said.iter().any(|row| row.event.content.contains("aaaa")), "it can be approved");
+}
