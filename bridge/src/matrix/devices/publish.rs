@@ -18,8 +18,18 @@ const REPLACING_MS: i64 = 60 * 60 * 1000;
 impl Device {
     /// See [`super::Devices::ensure_published`].
     pub(super) async fn ensure_published(&mut self) -> Result<(), MatrixError> {
-        let result = self.ready().await.map(drop);
+        let result = self.make_known().await;
         self.settle(result)
+    }
+
+    /// Registers the user anew though that was done: a homeserver that was restored from a backup has forgotten those
+    /// that were made since, and refuses everything to them.
+    async fn make_known(&mut self) -> Result<(), MatrixError> {
+        let ghost = self.ensure_planned().await?;
+        if ghost.stage > GhostStage::Replaced {
+            self.shared.client.ensure_registered(&self.user).await?;
+        }
+        self.ready().await.map(drop)
     }
 
     /// Takes the ghost through the stages that are left, and loads its machine.

@@ -13,6 +13,7 @@ use axum::{
     body::Bytes,
     http::{StatusCode, Uri},
 };
+use ruma::UserId;
 use serde_json::{Value, json};
 use url::Url;
 
@@ -181,6 +182,15 @@ impl Homeserver {
         let bot = "@gephyra:example.org".to_owned();
         self.state.registered.lock().unwrap().insert(bot);
         self.state.has_rooms.store(true, Ordering::SeqCst);
+    }
+
+    /// It was restored from a backup of before this user was made.
+    pub(super) fn forgets(&self, user: &UserId) {
+        self.state.registered.lock().unwrap().remove(user.as_str());
+    }
+
+    pub(super) fn knows(&self, user: &UserId) -> bool {
+        self.state.registered.lock().unwrap().contains(user.as_str())
     }
 
     /// It makes no more.

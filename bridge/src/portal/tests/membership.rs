@@ -39,3 +39,24 @@ async fn what_waits_for_a_person_who_has_left_is_told_in_another_room() {
     let said = tx.matrix_outbox().load_pending(&portal.room_id, 10).await.unwrap();
     assert!(said.iter().any(|row| row.event.content.contains("aaaa")), "it can be approved");
 }
+
+#[tokio::test]
+async fn a_user_that_the_homeserver_has_forgotten_is_registered_again() {
+    let world = World::new().await;
+    world.homeserver.has_rooms();
+    let (bot, ghost) = (user_id!("@gephyra:example.org"), world.portal().await.ghost);
+    for _ in 0..2 {
+        world.hub.start().await.unwrap();
+        assert!(world.hub.ensure_user(&ghost).await);
+        assert!(world.homeserver.knows(bot) && world.homeserver.knows(&ghost));
+        world.homeserver.forgets(bot);
+        world.homeserver.forgets(&ghost);
+    }
+    world.hub.start().await.unwrap();
+    world.close_portal().await;
+    world.bob(&chat(), message(ENCRYPTED)).await;
+    assert!(world.homeserver.knows(&ghost));
+    assert_eq!(world.homeserver.made(), 1, "the ghost has made a room");
+    let told = world.told_bob();
+    assert!(told.iter().all(|text| !text.contains("was not delivered")), "{told:?}");
+}
