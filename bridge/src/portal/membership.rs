@@ -7,6 +7,7 @@ use super::{Hub, StepError, create_room::LeftBehind, say::Wording};
 use crate::{
     matrix::ClientError,
     network::RemoteUserId,
+    queue::aside,
     store::{
         BotPresence, InboxEvent, ManagementRoom, NewInboxEvent, NewPortal, Portal, PortalState,
         RoomEncryption, StoreError,
@@ -85,7 +86,7 @@ impl Hub {
         if !self.may_use(inviter) {
             return self.refuse(bot, room, "not permitted").await;
         }
-        if !joined(self.parts.client.join(bot, room).await)? {
+        if !joined(aside(self.parts.client.join(bot, room)).await)? {
             return Ok(Rows::AsTheyWere);
         }
         if portal.is_some() {
@@ -137,7 +138,7 @@ impl Hub {
             self.say(old, Wording::Private, text).await?;
             return Ok(Rows::AsTheyWere);
         }
-        if !joined(self.parts.client.join(ghost, room).await)? {
+        if !joined(aside(self.parts.client.join(ghost, room)).await)? {
             return Ok(Rows::AsTheyWere);
         }
         self.parts.devices.room_changed(room);
@@ -327,10 +328,11 @@ impl Hub {
         Ok(Found { encryption, is_one_to_one })
     }
 
-    /// Leaves a room or refuses an invitation; that it is gone already is as good.
+    /// Leaves a room or refuses an invitation; that it is gone already is as good. The homeserver asks the inviter's
+    /// about it, as with a join, and that one takes as long as it likes.
     async fn refuse(&self, who: &UserId, room: &RoomId, reason: &str) -> Result<Rows, StepError> {
         tracing::info!(reason, "portal.leave");
-        match self.parts.client.leave(who, room).await {
+        match aside(self.parts.client.leave(who, room)).await {
             Err(error) if error.is_temporary() => Err(error.into()),
             _ => Ok(Rows::AsTheyWere),
         }

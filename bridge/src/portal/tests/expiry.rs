@@ -19,7 +19,7 @@ impl World {
     }
 
     /// What Alice has said, as it reached Bob.
-    fn reached_bob(&self) -> Vec<String> {
+    pub(super) fn reached_bob(&self) -> Vec<String> {
         let sent = self.remote.sent.lock().unwrap();
         let hers = sent.iter().filter(|(chat, _)| chat.local != Author::Bridge);
         hers.map(|(_, text)| text.clone()).collect()

@@ -34,6 +34,9 @@ struct State {
     refuses_messages: AtomicBool,
     has_rooms: AtomicBool,
     refuses_rooms: AtomicBool,
+    stalls_leaves: AtomicBool,
+    /// Who has asked to leave a room, and waits.
+    leaving: AtomicUsize,
     /// Rooms that it was asked to make.
     made: AtomicUsize,
     /// Users of ours that it knows.
@@ -49,6 +52,12 @@ pub(super) struct Status {
 }
 
 impl State {
+    fn stalls_leaves(&self, uri: &Uri) -> bool {
+        let stalls = self.stalls_leaves.load(Ordering::SeqCst) && uri.path().ends_with("/leave");
+        self.leaving.fetch_add(usize::from(stalls), Ordering::SeqCst);
+        stalls
+    }
+
     fn answer(&self, uri: &Uri, body: &Bytes) -> (StatusCode, Value) {
         let txn = uri.path().split_once(STATUS).map(|(_, txn)| txn.to_owned());
         match txn.filter(|_| !self.is_away.load(Ordering::SeqCst)) {
@@ -160,8 +169,12 @@ impl State {
 impl Homeserver {
     pub(super) async fn start() -> Self {
         let state = Arc::new(State::default());
-        let answering = state.clone();
-        let server = MadeUp::start(move |uri, body| answering.answer(uri, body)).await;
+        let (answering, stalling) = (state.clone(), state.clone());
+        let server = MadeUp::start_stalling(
+            move |uri, body| answering.answer(uri, body),
+            move |uri| stalling.stalls_leaves(uri),
+        );
+        let server = server.await;
         Self { server, state }
     }
 
@@ -191,6 +204,16 @@ impl Homeserver {
 
     pub(super) fn knows(&self, user: &UserId) -> bool {
         self.state.registered.lock().unwrap().contains(user.as_str())
+    }
+
+    /// It asks another one about every leave, which does not answer.
+    pub(super) fn stalls_leaves(&self) {
+        self.state.stalls_leaves.store(true, Ordering::SeqCst);
+    }
+
+    /// How many wait to leave.
+    pub(super) fn leaving(&self) -> usize {
+        self.state.leaving.load(Ordering::SeqCst)
     }
 
     /// It makes no more.

@@ -60,3 +60,30 @@ async fn a_user_that_the_homeserver_has_forgotten_is_registered_again() {
     let told = world.told_bob();
     assert!(told.iter().all(|text| !text.contains("was not delivered")), "{told:?}");
 }
+
+#[tokio::test]
+async fn a_server_that_lets_nobody_leave_holds_up_no_other_room() {
+    // As many as work at the same time.
+    const BUSY: usize = 64;
+    let world = World::new().await;
+    world.homeserver.has_rooms();
+    world.homeserver.stalls_leaves();
+    let (mallory, bot) = (user_id!("@mallory:example.org"), user_id!("@gephyra:example.org"));
+    for number in 0..BUSY {
+        let room_id = OwnedRoomId::try_from(format!("!trap{number}:example.org")).unwrap();
+        let invitation = member(mallory, &format!("$trap{number}"), bot, "invite");
+        world.pushed(NewInboxEvent { room_id: room_id.clone(), ..invitation }).await;
+        world.hub.ring_room(&room_id);
+    }
+    let others = async {
+        while world.homeserver.leaving() < BUSY {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        world.alice_writes("$1", "hi").await;
+        world.hub.ring_room(&room());
+        while !world.reached_bob().contains(&"hi".to_owned()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), others).await.expect("nobody waits for them");
+}
