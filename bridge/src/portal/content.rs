@@ -12,6 +12,29 @@ pub const PLAINTEXT_MARK: &str = "⚠️ not encrypted by the sender: ";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotCarried(pub &'static str);
 
+/// What clients show as said by somebody, though it is no `m.room.message`: nothing of it is carried.
+const NOT_CARRIED: [(&str, NotCarried); 3] = [
+    ("m.sticker", NotCarried("stickers")),
+    ("m.poll.start", NotCarried("polls")),
+    ("org.matrix.msc3381.poll.start", NotCarried("polls")),
+];
+
+/// Whether an event of this type is something that its sender says, and expects to arrive.
+pub fn is_said(event_type: &str) -> bool {
+    event_type == "m.room.message" || NOT_CARRIED.iter().any(|(name, _)| *name == event_type)
+}
+
+/// Reads an event that [`is_said`].
+///
+/// # Errors
+/// [`NotCarried`] names what the bridge does not carry.
+pub fn read(event_type: &str, content: &Value) -> Result<MessageContent, NotCarried> {
+    match NOT_CARRIED.iter().find(|(name, _)| *name == event_type) {
+        Some((_, what)) => Err(*what),
+        None => from_matrix(content),
+    }
+}
+
 /// Reads the content of an `m.room.message`.
 ///
 /// # Errors
@@ -79,6 +102,22 @@ mod tests {
             to_matrix(&text("hi"), LegSecurity::Plaintext, false),
             to_matrix(&MessageContent::Emote { body: "waves".into() }, PINNED, true),
         ]);
+    }
+
+    #[test]
+    fn what_is_said_is_read_or_named_and_all_else_is_not_said() {
+        let hi = json!({"msgtype": "m.text", "body": "hi"});
+        assert!(read("m.room.message", &hi) == Ok(text("hi")));
+        for (event_type, what) in [
+            ("m.sticker", "stickers"),
+            ("m.poll.start", "polls"),
+            ("org.matrix.msc3381.poll.start", "polls"),
+        ] {
+            assert!(is_said(event_type) && read(event_type, &hi) == Err(NotCarried(what)));
+        }
+        for event_type in ["m.reaction", "m.room.redaction", "m.poll.response", "m.call.invite"] {
+            assert!(!is_said(event_type), "{event_type}");
+        }
     }
 
     #[test]

@@ -159,7 +159,8 @@ impl Hub {
             return self.take_state(row).await;
         }
         let kind = event.event_type.as_str();
-        let is_message = matches!(kind, "m.room.message" | "m.room.encrypted")
+        let is_message = content::is_said(kind)
+            || kind == "m.room.encrypted"
             || kind.starts_with("m.key.verification.");
         if !is_message || self.parts.namespace.is_ours(&event.sender) {
             return Ok(Step::Skip);
@@ -237,7 +238,7 @@ impl Hub {
         if self.take_verification(row, portal, &message).await? {
             return Ok(Step::Skip);
         }
-        if message.event_type != "m.room.message" {
+        if !content::is_said(&message.event_type) {
             return Ok(Step::Skip);
         }
         if message.trust == Some(SenderTrust::UnsignedDevice) {
@@ -420,7 +421,7 @@ impl Hub {
         portal: &Portal,
         message: Message,
     ) -> Result<Step, StepError> {
-        let content = match content::from_matrix(&message.content) {
+        let content = match content::read(&message.event_type, &message.content) {
             Ok(content) => content,
             Err(content::NotCarried(what)) => {
                 let reason = format!("this bridge does not carry {what} yet");

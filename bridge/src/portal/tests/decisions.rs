@@ -226,3 +226,27 @@ async fn only_a_person_who_may_use_the_bridge_gives_a_command() {
     world.alice_says("$5", "!xmpp help").await;
     assert_eq!(world.said().await.len(), 1);
 }
+
+#[tokio::test]
+async fn what_clients_show_and_the_bridge_does_not_carry_is_refused_with_a_word() {
+    let world = World::new().await;
+    for (id, event_type, words) in [
+        ("$1", "m.sticker", "does not carry stickers yet"),
+        ("$2", "m.poll.start", "does not carry polls yet"),
+        ("$3", "org.matrix.msc3381.poll.start", "does not carry polls yet"),
+    ] {
+        world.pushed(event(alice(), id, event_type, json!({ "body": "smile" }))).await;
+        Drain::<OwnedRoomId>::drain(&*world.hub, &room()).await;
+        let said = world.said().await;
+        assert!(said.last().unwrap().contains(words), "{said:?}");
+        let status = world.homeserver.statuses().pop().unwrap();
+        assert_eq!(status.content["m.relates_to"]["event_id"], id);
+        assert_eq!(status.content["status"], "FAIL_PERMANENT");
+    }
+    for (id, event_type) in [("$4", "m.reaction"), ("$5", "m.poll.response"), ("$6", "m.unknown")] {
+        world.pushed(event(alice(), id, event_type, json!({ "body": "smile" }))).await;
+    }
+    Drain::<OwnedRoomId>::drain(&*world.hub, &room()).await;
+    assert_eq!((world.said().await.len(), world.homeserver.statuses().len()), (3, 3));
+    assert!(world.remote.sent.lock().unwrap().is_empty());
+}
