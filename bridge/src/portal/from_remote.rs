@@ -496,22 +496,6 @@ impl Hub {
         );
         self.tell_once_about(portal, DISTRUSTED, &[fingerprint], Wording::Public, &text).await
     }
-
-    /// A ghost or the bot that the homeserver asks for is made when its name means something.
-    pub(super) async fn ensure_user(&self, user: &UserId) -> bool {
-        let namespace = &self.parts.namespace;
-        let is_known = user == namespace.bot() || self.contact_of_ghost(user).is_some();
-        if !is_known {
-            return false;
-        }
-        match self.parts.devices.ensure_published(user).await {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(error = %crate::error_chain(&error), "portal.ghost.failed");
-                false
-            }
-        }
-    }
 }
 
 /// The short word for changed identities of a contact that wait for approval.

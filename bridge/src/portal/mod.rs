@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`from_matrix`], [`read`], [`key_waits`] | the Matrix inbox, one room at a time |
 //! | [`from_remote`], [`undelivered`] | the remote inbox, one chat at a time |
-//! | [`membership`] | invitations to ghosts and to the bot, and people who leave |
+//! | [`membership`], [`new_ghosts`] | invitations to ghosts and to the bot, and people who leave |
 //! | [`create_room`] | rooms that the bridge makes |
 //! | [`say`], [`notices`], [`leg_changes`], [`status`], [`qr`] | what the bridge itself says |
 //! | [`commands`], [`trust`] | what people decide |
@@ -37,6 +37,7 @@ mod leg_changes;
 mod legs;
 mod locks;
 mod membership;
+mod new_ghosts;
 mod notices;
 mod own_identity;
 mod qr;
@@ -69,7 +70,7 @@ pub use self::{
     security::{ChatSecurity, IdentityStanding, MatrixKeys},
     trust::{DecideError, Naming, PendingChat, UnknownFingerprint, find_named},
 };
-use self::{key_waits::KeyWaits, locks::Locks};
+use self::{key_waits::KeyWaits, locks::Locks, new_ghosts::NewGhosts};
 use crate::{
     clock::Clock,
     config::{Permissions, PolicyConfig},
@@ -117,6 +118,7 @@ pub struct Hub {
     /// Messages whose authors know that they wait.
     told_waiting: std::sync::Mutex<HashSet<OwnedEventId>>,
     key_waits: KeyWaits,
+    new_ghosts: NewGhosts,
     making_portals: Locks,
     telling_contacts: Locks,
     verifying: Locks,
@@ -158,6 +160,7 @@ impl Hub {
             people: Queues::new(hub.clone(), tracker, stop),
             told_waiting: std::sync::Mutex::default(),
             key_waits: KeyWaits::default(),
+            new_ghosts: NewGhosts::default(),
             making_portals: Locks::new(),
             telling_contacts: Locks::new(),
             verifying: Locks::new(),

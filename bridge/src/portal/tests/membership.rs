@@ -87,3 +87,38 @@ async fn a_server_that_lets_nobody_leave_holds_up_no_other_room() {
     };
     tokio::time::timeout(Duration::from_secs(20), others).await.expect("nobody waits for them");
 }
+
+#[tokio::test]
+async fn strangers_make_no_ghosts_without_end() {
+    let world = World::new().await;
+    world.homeserver.has_rooms();
+    let ghost = world.portal().await.ghost;
+    assert!(world.hub.ensure_user(&ghost).await);
+    let now = world.clock.moment();
+    let others = (0..1000).filter(|_| world.hub.new_ghosts.admit(now)).count();
+    let unknown = user_id!("@any_stranger=40example.net:example.org");
+    assert!(!world.hub.ensure_user(unknown).await);
+    assert!(!world.homeserver.knows(unknown));
+    assert!(world.hub.ensure_user(&ghost).await, "who is known is not new");
+    world.clock.pass(Duration::from_secs(60 * 60));
+    assert!(world.hub.ensure_user(unknown).await);
+    assert_eq!(others, 99, "and Bob's");
+}
+
+#[tokio::test]
+async fn whom_a_person_invites_is_made_however_many_strangers_have_asked_for() {
+    let world = World::new().await;
+    world.homeserver.has_rooms();
+    let now = world.clock.moment();
+    while world.hub.new_ghosts.admit(now) {}
+    let ghost = user_id!("@any_carol=40example.net:example.org");
+    let room_id = owned_room_id!("!carol:example.org");
+    let invitation = member(alice(), "$1", ghost, "invite");
+    world.pushed(NewInboxEvent { room_id: room_id.clone(), ..invitation }).await;
+    Drain::<OwnedRoomId>::drain(&*world.hub, &room_id).await;
+    assert!(world.homeserver.knows(ghost));
+    let carol = RemoteUserId::new("carol@example.net");
+    let mut tx = world.db.read().await.unwrap();
+    let portal = tx.portals().find_by_chat("any", alice(), &carol).await.unwrap().unwrap();
+    assert_eq!(portal.room_id, room_id);
+}
