@@ -165,7 +165,7 @@ impl Hub {
         if !self.may_use(user) {
             return self.not_permitted(row, user).await;
         }
-        let portal = match self.portal_for(user, contact).await? {
+        let portal = match self.portal_to_tell_in(user, contact).await? {
             Ok(portal) => portal,
             Err(none) => return self.no_room(row, user, &none).await,
         };
@@ -174,7 +174,7 @@ impl Hub {
     }
 
     /// The portal of a chat in which the person is to hear something.
-    async fn portal_for(
+    async fn portal_to_tell_in(
         &self,
         user: &UserId,
         contact: &RemoteUserId,
@@ -244,7 +244,7 @@ impl Hub {
         if !self.may_use(user) {
             return self.not_permitted(row, user).await;
         }
-        match self.portal_for(user, contact).await? {
+        match self.portal_to_tell_in(user, contact).await? {
             Ok(portal) => self.tell_person(&portal, row).await,
             Err(none) => self.no_room(row, user, &none).await,
         }
