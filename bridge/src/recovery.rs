@@ -46,6 +46,8 @@ pub async fn recover(
         account.replace_prekeys(clock.now(), rng);
         tx.xmpp_omemo().save_account(author, &account.to_bytes()?).await?;
     }
+    // With them a message that was read since would be read again, and begin its session anew.
+    tx.xmpp_inbox().forget_prekeys().await?;
     let sessions = tx.recovery().omemo_sessions().await?;
     for (chat, device, namespace) in &sessions {
         let stored = tx.xmpp_omemo().find_sessions(chat, *device, *namespace).await?;

@@ -38,7 +38,12 @@ pub struct PendingStanza {
     pub received_ms: i64,
     /// Its bytes.
     pub stanza: Zeroizing<Vec<u8>>,
+    /// What [`XmppInbox::hold`] got with it.
+    pub prekeys: Option<Zeroizing<Vec<u8>>>,
 }
+
+/// A row as it is stored: id, time, stanza and prekeys.
+type Row = (i64, i64, Vec<u8>, Option<Vec<u8>>);
 
 /// Measures what is not done in a chat, up to a number of rows.
 pub(super) const MEASURE: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) \
@@ -53,6 +58,10 @@ pub struct XmppInbox<'t> {
 
 fn stanza_cell<'a>(row: &'a [&'a str]) -> Cell<'a> {
     Cell { table: TABLE, column: "stanza", row }
+}
+
+fn prekeys_cell<'a>(row: &'a [&'a str]) -> Cell<'a> {
+    Cell { table: TABLE, column: "prekeys", row }
 }
 
 impl Transaction {
@@ -130,8 +139,8 @@ impl XmppInbox<'_> {
     /// # Errors
     /// When the database failed or the row cannot be opened.
     pub async fn find_next(&mut self, chat: &ChatKey) -> Result<Option<PendingStanza>, StoreError> {
-        let row: Option<(i64, i64, Vec<u8>)> = sqlx::query_as(
-            "SELECT id, received_ms, stanza FROM xmpp_inbox \
+        let row: Option<Row> = sqlx::query_as(
+            "SELECT id, received_ms, stanza, prekeys FROM xmpp_inbox \
              WHERE local_user = $1 AND contact = $2 AND state = 'pending' ORDER BY id LIMIT 1",
         )
         .bind(local_user(&chat.local))
@@ -161,7 +170,7 @@ impl XmppInbox<'_> {
     /// [`StoreError::NoSuchRow`] when it is done already: whoever did this too must not count.
     pub async fn mark_done(&mut self, id: StanzaId) -> Result<(), StoreError> {
         let result = sqlx::query(
-            "UPDATE xmpp_inbox SET state = 'done', stanza = NULL \
+            "UPDATE xmpp_inbox SET state = 'done', stanza = NULL, prekeys = NULL \
              WHERE id = $1 AND state <> 'done' AND hash <> ''",
         )
         .bind(id.0)
@@ -177,17 +186,32 @@ impl XmppInbox<'_> {
         expect_one_row(&result, TABLE)
     }
 
-    /// Puts a stanza aside until [`Self::release`].
+    /// Puts a stanza aside until [`Self::release`], with what it needs to be decrypted then.
     ///
     /// # Errors
     /// [`StoreError::NoSuchRow`] when it is not pending.
-    pub async fn hold(&mut self, id: StanzaId) -> Result<(), StoreError> {
-        let result =
-            sqlx::query("UPDATE xmpp_inbox SET state = 'held' WHERE id = $1 AND state = 'pending'")
-                .bind(id.0)
-                .execute(&mut *self.conn)
-                .await?;
+    pub async fn hold(&mut self, id: StanzaId, prekeys: Option<&[u8]>) -> Result<(), StoreError> {
+        let row = id.0.to_string();
+        let seal = |prekeys| self.sealer.seal(prekeys_cell(&[&row]), prekeys);
+        let result = sqlx::query(
+            "UPDATE xmpp_inbox SET state = 'held', prekeys = $2 WHERE id = $1 AND state = 'pending'",
+        )
+        .bind(id.0)
+        .bind(prekeys.map(seal).transpose()?)
+        .execute(&mut *self.conn)
+        .await?;
         expect_one_row(&result, TABLE)
+    }
+
+    /// Forgets the prekeys of everything that is held.
+    ///
+    /// # Errors
+    /// When the database failed.
+    pub async fn forget_prekeys(&mut self) -> Result<(), StoreError> {
+        sqlx::query("UPDATE xmpp_inbox SET prekeys = NULL WHERE prekeys IS NOT NULL")
+            .execute(&mut *self.conn)
+            .await?;
+        Ok(())
     }
 
     /// Everything that is held in a chat, in order.
@@ -200,8 +224,8 @@ impl XmppInbox<'_> {
         after: Option<StanzaId>,
         limit: u32,
     ) -> Result<Vec<PendingStanza>, StoreError> {
-        let rows: Vec<(i64, i64, Vec<u8>)> = sqlx::query_as(
-            "SELECT id, received_ms, stanza FROM xmpp_inbox \
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT id, received_ms, stanza, prekeys FROM xmpp_inbox \
              WHERE local_user = $1 AND contact = $2 AND state = 'held' AND id > $3 \
              ORDER BY id LIMIT $4",
         )
@@ -266,7 +290,7 @@ impl XmppInbox<'_> {
         before_ms: i64,
     ) -> Result<u64, StoreError> {
         let result = sqlx::query(
-            "UPDATE xmpp_inbox SET state = 'done', stanza = NULL \
+            "UPDATE xmpp_inbox SET state = 'done', stanza = NULL, prekeys = NULL \
              WHERE local_user = $1 AND contact = $2 AND state = 'held' AND received_ms < $3",
         )
         .bind(local_user(&chat.local))
@@ -277,12 +301,12 @@ impl XmppInbox<'_> {
         Ok(result.rows_affected())
     }
 
-    fn open(
-        &self,
-        (id, received_ms, sealed): (i64, i64, Vec<u8>),
-    ) -> Result<PendingStanza, StoreError> {
-        let stanza = self.sealer.open(stanza_cell(&[&id.to_string()]), &sealed)?;
-        Ok(PendingStanza { id: StanzaId(id), received_ms, stanza })
+    fn open(&self, (id, received_ms, stanza, prekeys): Row) -> Result<PendingStanza, StoreError> {
+        let row = id.to_string();
+        let stanza = self.sealer.open(stanza_cell(&[&row]), &stanza)?;
+        let open = |sealed: Vec<u8>| self.sealer.open(prekeys_cell(&[&row]), &sealed);
+        let prekeys = prekeys.map(open).transpose()?;
+        Ok(PendingStanza { id: StanzaId(id), received_ms, stanza, prekeys })
     }
 
     /// Lets everything that was held in a chat be tried again. Returns how many stanzas.

@@ -1,8 +1,8 @@
 //! From the inbox to the seam: decrypt one stanza, and commit everything that follows from it.
 
 use e2ee::omemo::{
-    Answer, DecryptError, Decrypted, DeviceId, EncryptedElement, IdentityKey, Machine, Namespace,
-    Payload, Recipient, Sender, SessionList,
+    Answer, DecryptError, Decrypted, DeviceId, EncryptedElement, IdentityKey, KeptPrekeys, Machine,
+    Namespace, Payload, Recipient, Sender, SessionList,
 };
 use jid::BareJid;
 use minidom::Element;
@@ -141,8 +141,11 @@ impl Core {
             Ok(jids) => jids,
             Err(_) => return self.give_up(tx, pending).await,
         };
-        let loaded = self.ensure_account_in(tx, &chat.local).await?;
-        let device = loaded.account.device_id();
+        let mut account = self.ensure_account_in(tx, &chat.local).await?.account;
+        if let Some(kept) = &pending.prekeys {
+            account = account.with_prekeys(KeptPrekeys::from_bytes(kept)?);
+        }
+        let device = account.device_id();
         let mut parsed = elements.iter().filter_map(|e| EncryptedElement::from_element(e).ok());
         let Some(first) = parsed.next() else {
             let reason = "its OMEMO element is malformed";
@@ -166,8 +169,8 @@ impl Core {
             return Ok(afterwards);
         }
         let from = Sender { jid: chat.contact.as_str().to_owned(), sessions: stored, pinned };
-        let decrypted = Machine::new(&loaded.account, own.as_str()).decrypt(from, &element);
-        let ciphertext = Ciphertext { element, own };
+        let machine = Machine::new(&account, own.as_str());
+        let decrypted = machine.decrypt(from, &element);
         let verdict = judge(tx, chat, pin, &decrypted).await?;
         match (verdict, decrypted) {
             (Verdict::Refused(pin), decrypted) => {
@@ -178,13 +181,17 @@ impl Core {
                 }
                 self.refuse_device(tx, chat, pending, message, &pin).await
             }
-            (Verdict::Waits(presented), _) => self.hold(tx, chat, pending, sender, presented).await,
+            (Verdict::Waits(presented), _) => {
+                let kept = machine.keep_prekeys(&element);
+                self.hold(tx, chat, pending, (sender, presented), kept).await
+            }
             (Verdict::Judged(identity), Ok(decrypted)) => {
                 let security = LegSecurity::Encrypted { identity };
+                let ciphertext = Ciphertext { element, own };
                 self.accept(tx, chat, pending, message, &ciphertext, (decrypted, security)).await
             }
             (Verdict::Judged(_), Err(error)) => {
-                self.cannot(tx, chat, pending, message, &ciphertext, &error).await
+                self.cannot(tx, chat, pending, message, &element, &error).await
             }
         }
     }
@@ -196,10 +203,11 @@ impl Core {
         tx: &mut Transaction,
         chat: &ChatKey,
         pending: &PendingStanza,
-        device: DeviceId,
-        presented: IdentityKey,
+        (device, presented): (DeviceId, IdentityKey),
+        kept: Option<KeptPrekeys>,
     ) -> Result<Afterwards, AccountError> {
-        tx.xmpp_inbox().hold(pending.id).await?;
+        let kept = kept.map(|kept| kept.to_bytes()).transpose()?;
+        tx.xmpp_inbox().hold(pending.id, kept.as_ref().map(|kept| kept.as_slice())).await?;
         let now_ms = self.now_ms();
         let is_news = match present(tx, chat, device, presented, now_ms).await? {
             Presented::Known | Presented::Returned => false,
@@ -286,12 +294,11 @@ impl Core {
         chat: &ChatKey,
         pending: &PendingStanza,
         message: &Message,
-        ciphertext: &Ciphertext,
+        element: &EncryptedElement,
         error: &DecryptError,
     ) -> Result<Afterwards, AccountError> {
         tracing::info!(reason = %error, "xmpp.decrypt: a message could not be decrypted");
         tx.xmpp_inbox().mark_done(pending.id).await?;
-        let element = &ciphertext.element;
         let mut afterwards = match element.has_payload() {
             true => undecryptable(tx, chat, message, why(error)).await?,
             false => Afterwards::default(),

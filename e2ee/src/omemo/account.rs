@@ -13,7 +13,7 @@ use super::{
     device_list::DeviceId,
     error::StateError,
     identity::{IdentityKey, IdentityKeyPair},
-    prekeys::Prekeys,
+    prekeys::{KeptPrekeys, Prekeys},
     state,
 };
 
@@ -80,6 +80,14 @@ impl Account {
         self.v2 = Prekeys::replaced(Namespace::V2, &self.identity, now, rng);
     }
 
+    /// This account with prekeys that were kept with a message: to read that message only. They are not stored with it.
+    #[must_use]
+    pub fn with_prekeys(&self, kept: KeptPrekeys) -> Self {
+        let mut account = self.clone();
+        account.prekeys_mut(kept.namespace()).lend(Some(kept));
+        account
+    }
+
     /// Everything, secrets included, in a versioned format. To be sealed before it is stored.
     ///
     /// # Errors
@@ -110,11 +118,16 @@ impl Account {
     /// This account without a one-time prekey that has been used.
     pub(crate) fn without_prekey(&self, namespace: Namespace, id: u32) -> Self {
         let mut account = self.clone();
-        let prekeys = match namespace {
-            Namespace::Legacy => &mut account.legacy,
-            Namespace::V2 => &mut account.v2,
-        };
+        let prekeys = account.prekeys_mut(namespace);
+        prekeys.lend(None);
         prekeys.remove_one_time(id);
         account
+    }
+
+    const fn prekeys_mut(&mut self, namespace: Namespace) -> &mut Prekeys {
+        match namespace {
+            Namespace::Legacy => &mut self.legacy,
+            Namespace::V2 => &mut self.v2,
+        }
     }
 }

@@ -14,6 +14,7 @@ use super::{
     debug::hidden_debug,
     encrypted::{KeyEntry, KeyKind},
     payload::{self, Route},
+    prekeys::KeptPrekeys,
     session::{Responder, Session},
     wire::ratchet_message::{self, KeyExchange, RatchetMessage, Unreadable},
 };
@@ -250,6 +251,19 @@ impl<'a> Machine<'a> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The prekeys of ours that a message starts its session with, for one that is not to be read yet; `None` where it
+    /// starts none, or they are gone. [`Account::with_prekeys`] reads it later.
+    pub fn keep_prekeys(&self, element: &EncryptedElement) -> Option<KeptPrekeys> {
+        let namespace = element.namespace;
+        let entry = element.find_key(self.own_jid, self.account.device_id())?;
+        if entry.kind != KeyKind::KeyExchange {
+            return None;
+        }
+        let exchange = ratchet_message::decode_key_exchange(namespace, &entry.data).ok()?;
+        let prekeys = self.account.prekeys(namespace);
+        prekeys.keep(namespace, exchange.signed_prekey_id, exchange.prekey_id?)
     }
 
     /// Decrypts a message for this device.

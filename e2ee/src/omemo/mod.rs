@@ -52,6 +52,7 @@ pub use self::{
     },
     namespace::Namespace,
     payload::{Payload, Plaintext},
+    prekeys::KeptPrekeys,
     sce::Envelope,
     session_list::SessionList,
 };

@@ -7,13 +7,16 @@ use std::{
 
 use rand_core::{CryptoRng, RngCore};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::{
     Namespace,
+    debug::hidden_debug,
+    error::StateError,
     identity::IdentityKeyPair,
     keys::PrivateKey,
     limits::{PREKEY_REFILL, PREKEYS, SIGNED_PREKEY_PERIOD},
-    wire,
+    state, wire,
 };
 
 /// Ids stay within the 24 bits that libsignal allows; after that they start again at 1.
@@ -35,6 +38,46 @@ pub(crate) struct Prekeys {
     previous_signed: Option<SignedPrekey>,
     one_time: BTreeMap<u32, PrivateKey>,
     next_id: u32,
+    /// Those of a message that has waited. They come with it, and are not stored here.
+    #[serde(skip)]
+    lent: Option<KeptPrekeys>,
+}
+
+/// Our two prekeys that a key exchange names, kept with a message that is not to be read yet: an account throws its own
+/// away in time, and others may use them up.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct KeptPrekeys {
+    namespace: Namespace,
+    signed_id: u32,
+    signed: PrivateKey,
+    one_time_id: u32,
+    one_time: PrivateKey,
+}
+
+hidden_debug!(KeptPrekeys);
+
+const KEPT_VERSION: u8 = 1;
+
+impl KeptPrekeys {
+    /// Everything, secrets included, in a versioned format. To be sealed before it is stored.
+    ///
+    /// # Errors
+    /// [`StateError`] never in practice: the format can hold all prekeys.
+    pub fn to_bytes(&self) -> Result<Zeroizing<Vec<u8>>, StateError> {
+        state::to_bytes(KEPT_VERSION, self)
+    }
+
+    /// Reads what [`Self::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// [`StateError`] when the version is unknown or the bytes are damaged.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, StateError> {
+        state::from_bytes(KEPT_VERSION, bytes)
+    }
+
+    pub(crate) const fn namespace(&self) -> Namespace {
+        self.namespace
+    }
 }
 
 impl Prekeys {
@@ -45,8 +88,13 @@ impl Prekeys {
         rng: &mut (impl CryptoRng + RngCore),
     ) -> Self {
         let signed = sign_prekey(namespace, 1, identity, now, rng);
-        let mut prekeys =
-            Self { signed, previous_signed: None, one_time: BTreeMap::new(), next_id: 1 };
+        let mut prekeys = Self {
+            signed,
+            previous_signed: None,
+            one_time: BTreeMap::new(),
+            next_id: 1,
+            lent: None,
+        };
         prekeys.refill(rng);
         prekeys
     }
@@ -61,7 +109,7 @@ impl Prekeys {
         let signed = sign_prekey(namespace, random_id(rng), identity, now, rng);
         let next_id = random_id(rng);
         let mut prekeys =
-            Self { signed, previous_signed: None, one_time: BTreeMap::new(), next_id };
+            Self { signed, previous_signed: None, one_time: BTreeMap::new(), next_id, lent: None };
         prekeys.refill(rng);
         prekeys
     }
@@ -75,16 +123,34 @@ impl Prekeys {
     }
 
     pub(crate) fn find_signed(&self, id: u32) -> Option<&PrivateKey> {
-        let all = std::iter::once(&self.signed).chain(&self.previous_signed);
-        all.into_iter().find(|prekey| prekey.id == id).map(|prekey| &prekey.key)
+        let lent = self.lent.iter().map(|lent| (lent.signed_id, &lent.signed));
+        let own = std::iter::once(&self.signed).chain(&self.previous_signed);
+        let all = lent.chain(own.map(|prekey| (prekey.id, &prekey.key)));
+        all.into_iter().find(|(known, _)| *known == id).map(|(_, key)| key)
     }
 
     pub(crate) fn find_one_time(&self, id: u32) -> Option<&PrivateKey> {
-        self.one_time.get(&id)
+        let lent = self.lent.as_ref().filter(|lent| lent.one_time_id == id);
+        lent.map(|lent| &lent.one_time).or_else(|| self.one_time.get(&id))
     }
 
     pub(crate) fn remove_one_time(&mut self, id: u32) {
         self.one_time.remove(&id);
+    }
+
+    pub(crate) fn keep(
+        &self,
+        namespace: Namespace,
+        signed_id: u32,
+        one_time_id: u32,
+    ) -> Option<KeptPrekeys> {
+        let signed = self.find_signed(signed_id)?.clone();
+        let one_time = self.find_one_time(one_time_id)?.clone();
+        Some(KeptPrekeys { namespace, signed_id, signed, one_time_id, one_time })
+    }
+
+    pub(crate) fn lend(&mut self, lent: Option<KeptPrekeys>) {
+        self.lent = lent;
     }
 
     /// Rotates and refills what is due. Says whether anything has changed.

@@ -57,7 +57,7 @@ async fn messages_and_reports_are_read_and_measured_apart(location: TestDatabase
     };
     let (held, done) = (insert(b"held").await, insert(b"done").await);
     insert(&[b'x'; 10_000]).await;
-    inbox.hold(held).await.unwrap();
+    inbox.hold(held, None).await.unwrap();
     inbox.mark_done(done).await.unwrap();
     let open = inbox.measure(&bob, 10).await.unwrap();
     assert_eq!(open.rows, 2, "one is done");

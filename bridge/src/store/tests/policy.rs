@@ -176,7 +176,7 @@ async fn held_stanzas_end_by_age(location: TestDatabase) {
     let mut inbox = tx.xmpp_inbox();
     for (chat, came_ms) in [(&bob, 10), (&bob, 20), (&carol, 10), (&carol, 10)] {
         let stored = inbox.insert(chat, "hash", Repetition::Never, b"stanza", came_ms).await;
-        inbox.hold(stored.unwrap().unwrap()).await.unwrap();
+        inbox.hold(stored.unwrap().unwrap(), None).await.unwrap();
     }
     inbox.insert(&bob, "pending", Repetition::Never, b"stanza", 1).await.unwrap();
     assert!(inbox.chats_held_before(10).await.unwrap().is_empty());

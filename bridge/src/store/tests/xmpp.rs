@@ -101,15 +101,21 @@ async fn held_stanzas_wait_for_their_release(location: TestDatabase) {
     let mut inbox = tx.xmpp_inbox();
     let first = inbox.insert(&bob(), "1", Repetition::Always, b"1", 0).await.unwrap().unwrap();
     inbox.insert(&bob(), "2", Repetition::Always, b"2", 0).await.unwrap().unwrap();
-    inbox.hold(first).await.unwrap();
-    assert_matches!(inbox.hold(first).await, Err(StoreError::NoSuchRow { .. }));
+    inbox.hold(first, Some(b"prekeys")).await.unwrap();
+    assert_matches!(inbox.hold(first, None).await, Err(StoreError::NoSuchRow { .. }));
     assert_eq!(inbox.find_next(&bob()).await.unwrap().unwrap().stanza.as_slice(), b"2");
-    assert_eq!(inbox.load_held(&bob(), None, 10).await.unwrap()[0].stanza.as_slice(), b"1");
+    let waiting = &inbox.load_held(&bob(), None, 10).await.unwrap()[0];
+    assert_eq!(waiting.stanza.as_slice(), b"1");
+    assert_eq!(waiting.prekeys.as_ref().unwrap().as_slice(), b"prekeys");
     let held = inbox.count_held(&bob()).await.unwrap();
     assert_eq!(held, Held { messages: 1, since_ms: Some(0) });
     assert_eq!(inbox.release(&chat("carol@example.net")).await.unwrap(), 0);
     assert_eq!(inbox.release(&bob()).await.unwrap(), 1);
-    assert_eq!(inbox.find_next(&bob()).await.unwrap().unwrap().stanza.as_slice(), b"1");
+    let released = inbox.find_next(&bob()).await.unwrap().unwrap();
+    assert_eq!(released.stanza.as_slice(), b"1");
+    assert_eq!(released.prekeys.unwrap().as_slice(), b"prekeys");
+    inbox.forget_prekeys().await.unwrap();
+    assert!(inbox.find_next(&bob()).await.unwrap().unwrap().prekeys.is_none());
 }
 
 async fn done_stanzas_are_purged_by_age(location: TestDatabase) {

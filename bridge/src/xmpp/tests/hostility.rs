@@ -42,7 +42,7 @@ async fn hold(world: &World, stanzas: usize, bytes: usize) {
     let stanza = vec![b'x'; bytes];
     for _ in 0..stanzas {
         let stored = inbox.insert(&chat(), "", Repetition::Never, &stanza, 1).await;
-        inbox.hold(stored.unwrap().unwrap()).await.unwrap();
+        inbox.hold(stored.unwrap().unwrap(), None).await.unwrap();
     }
     tx.commit().await.unwrap();
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use assert_matches::assert_matches;
-use e2ee::omemo::{DeviceId, Namespace};
+use e2ee::omemo::{DeviceId, Namespace, limits::SIGNED_PREKEY_PERIOD};
 
 use super::{
     contact::Contact,
@@ -55,6 +55,46 @@ async fn a_changed_identity_is_held_told_once_and_released_by_approval() {
     world.alice_says("m1", "welcome back", PlaintextPolicy::Refuse).await.unwrap();
     let message = world.next_where(|stanza| stanza.attr("id") == Some("m1")).await;
     assert_eq!(world.bob.decrypt(&message).as_deref(), Some("welcome back"));
+}
+
+#[tokio::test]
+async fn what_was_held_is_read_though_its_prekeys_are_gone_when_it_is_approved() {
+    let mut world = World::new(Contact::new(1)).await;
+    let first = world.bob_says("b1", "it is me", Namespace::V2).await;
+    world.deliver(&first).await;
+    assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
+    world.bob.reinstall_under_the_same_number(7);
+    let fingerprint = world.bob.fingerprint();
+    for id in ["b2", "b3"] {
+        let stanza = world.bob_says(id, "me again", Namespace::V2).await;
+        world.deliver(&stanza).await;
+    }
+    assert!(matches!(world.next_event().await, RemoteEventKind::Held(_)));
+    world.settle().await;
+
+    // Both signed prekeys of then are replaced.
+    for id in ["2", "3"] {
+        world.clock.pass(SIGNED_PREKEY_PERIOD);
+        let (_, bundle) = world.fetch_alice(Namespace::V2).await;
+        let bundle = bundle.to_element();
+        assert_eq!(bundle.get_child("spk", "urn:xmpp:omemo:2").unwrap().attr("id"), Some(id));
+    }
+    // It may be held again.
+    assert_eq!(approve(&mut world, &["another".to_owned()]).await, Ok(0));
+    let mut tx = world.db.begin().await.unwrap();
+    assert_eq!(tx.xmpp_inbox().release(&chat()).await.unwrap(), 2);
+    tx.commit().await.unwrap();
+    world.core.inbox.ring(chat());
+    world.settle().await;
+    assert!(world.take_event().await.is_none());
+
+    assert_eq!(approve(&mut world, &[fingerprint]).await, Ok(1));
+    for id in ["b2", "b3"] {
+        assert!(
+            matches!(world.next_event().await, RemoteEventKind::Message { id: Some(found), .. }
+            if found.as_str() == id)
+        );
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::people::{alice, bob, now, rng};
 use crate::omemo::{
-    DecryptError, Namespace,
+    DecryptError, KeptPrekeys, Machine, Namespace, Sender,
     limits::{PREKEY_REFILL, PREKEYS, SIGNED_PREKEY_PERIOD},
 };
 
@@ -36,6 +36,47 @@ fn the_signed_prekey_rotates_weekly_and_the_old_one_lives_one_more_week() {
         assert!(account.maintain(now() + 2 * SIGNED_PREKEY_PERIOD, &mut bob.rng));
         bob.replace_account(&account);
         assert_eq!(bob.receive(&eve, &two_weeks_old).unwrap_err(), DecryptError::UnknownPrekey);
+    }
+}
+
+#[test]
+fn a_message_that_waits_is_read_with_the_prekeys_that_were_kept_with_it() {
+    for namespace in Namespace::ALL {
+        let (mut alice, mut bob) = (alice(), bob());
+        let first = alice.say(&bob, namespace, "it has waited");
+        let second = alice.say(&bob, namespace, "so has this");
+        let kept = Machine::new(bob.account(), bob.jid).keep_prekeys(&first).unwrap();
+        let kept = KeptPrekeys::from_bytes(&kept.to_bytes().unwrap()).unwrap();
+
+        // Two weeks later nothing of them is left.
+        let mut account = bob.account().clone();
+        for weeks in [1, 2] {
+            assert!(account.maintain(now() + weeks * SIGNED_PREKEY_PERIOD, &mut bob.rng));
+        }
+        for id in account.prekeys(namespace).one_time().clone().into_keys() {
+            account = account.without_prekey(namespace, id);
+        }
+        account.maintain(now(), &mut bob.rng);
+        bob.replace_account(&account);
+        assert_eq!(bob.try_decrypt(alice.jid, &first).unwrap_err(), DecryptError::UnknownPrekey);
+        assert!(Machine::new(bob.account(), bob.jid).keep_prekeys(&first).is_none());
+
+        let with = account.with_prekeys(kept.clone());
+        assert_eq!(*with.to_bytes().unwrap(), *account.to_bytes().unwrap(), "they are not stored");
+        assert!(Machine::new(&with, bob.jid).keep_prekeys(&first).is_some(), "it may wait again");
+        let sender = || Sender { jid: alice.jid.to_owned(), sessions: None, pinned: None };
+        let opened = Machine::new(&with, bob.jid).decrypt(sender(), &first).unwrap();
+        let after = opened.changes.account.clone().unwrap();
+        assert_eq!(*after.to_bytes().unwrap(), *account.to_bytes().unwrap());
+        let again = Machine::new(&after, bob.jid).decrypt(sender(), &second).unwrap_err();
+        assert_eq!(again, DecryptError::UnknownPrekey, "what was lent is given back");
+        bob.save(opened.changes);
+        assert_eq!(bob.hear(&alice, &second), "so has this", "the session goes on");
+
+        let answer = bob.say(&alice, namespace, "answer");
+        alice.hear(&bob, &answer);
+        let third = alice.say(&bob, namespace, "this starts no session");
+        assert!(Machine::new(&with, bob.jid).keep_prekeys(&third).is_none());
     }
 }
 
