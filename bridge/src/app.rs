@@ -382,6 +382,7 @@ mod tests {
     use crate::{
         config::{Registration, example_config},
         matrix::testing::MadeUp,
+        network::Author,
         store::testing::sqlite,
     };
 
@@ -401,6 +402,9 @@ mod tests {
             Config::load(&path("config.toml"), [variable]).unwrap()
         };
         let db = open_database(&config("matrix.example.org")).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        tx.xmpp_omemo().save_account(&Author::Bridge, b"account").await.unwrap();
+        tx.commit().await.unwrap();
         db.close().await.unwrap();
         let refused = open_database(&config("xmpp.example.org")).await;
         assert!(matches!(refused, Err(AppError::Names(NamesError::Changed { .. }))));

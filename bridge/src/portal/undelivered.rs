@@ -55,7 +55,8 @@ impl Hub {
     }
 
     /// Tells a contact that a message was not delivered, once an hour for each person they write to, and ends it. Where
-    /// they cannot be told it waits until they can, as long as messages do.
+    /// one who has a chat cannot be told it waits until they can, as long as messages do. Of strangers there may be any
+    /// number: for them nothing is kept.
     async fn end_undelivered(
         &self,
         row: &PendingRemoteEvent,
@@ -67,6 +68,7 @@ impl Hub {
         let notice = Notice { scope: contact.as_str(), subject: user.as_str(), kind };
         if !self.tell_contact_of_batch(contact, notice, text).await?
             && !self.has_waited_too_long(row)
+            && self.find_portal(user, contact).await?.is_some()
         {
             return Ok(Step::Waits);
         }

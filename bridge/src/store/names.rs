@@ -1,5 +1,7 @@
 //! The names that everything in the database is made of.
 
+use sqlx::AnyConnection;
+
 use super::{Database, StoreError};
 
 /// What the ids of ghosts and the addresses of Matrix users end in.
@@ -13,7 +15,7 @@ pub struct Names<'a> {
 
 impl Database {
     /// Notes the names at the first start, and makes sure of them at every other: under others the ghosts that are stored
-    /// would be nobody, and in the way of new ones.
+    /// would be nobody, and in the way of new ones. Until somebody has a chat they may change.
     ///
     /// # Errors
     /// [`NamesError::Changed`] when the database was made under another name. It has not changed then.
@@ -25,8 +27,11 @@ impl Database {
                 .await
                 .map_err(StoreError::from)?;
         if let (Some(server_name), Some(component)) = (server_name, component) {
-            check("homeserver.server_name", server_name, names.server_name)?;
-            return check("xmpp.component", component, names.component);
+            let same = check("homeserver.server_name", server_name, names.server_name)
+                .and_then(|()| check("xmpp.component", component, names.component));
+            if same.is_ok() || is_used(tx.parts().0).await.map_err(StoreError::from)? {
+                return same;
+            }
         }
         sqlx::query("UPDATE store_owner SET server_name = $1, component = $2")
             .bind(names.server_name)
@@ -36,6 +41,15 @@ impl Database {
             .map_err(StoreError::from)?;
         Ok(tx.commit().await?)
     }
+}
+
+async fn is_used(conn: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+    let (rows,): (i64,) = sqlx::query_as(
+        "SELECT (SELECT COUNT(*) FROM portals) + (SELECT COUNT(*) FROM xmpp_accounts)",
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(rows > 0)
 }
 
 fn check(key: &'static str, stored: String, configured: &str) -> Result<(), NamesError> {
@@ -48,7 +62,7 @@ pub enum NamesError {
     /// It was made under another.
     #[error(
         "the database was made with {key} = \"{stored}\", which all that it holds is made of: put that name back, or begin \
-         with a new database"
+         with a new database (on SQLite without the old file and its witness)"
     )]
     Changed {
         /// Section and key in the configuration.

@@ -170,7 +170,12 @@ impl Core {
         }
         let from = Sender { jid: chat.contact.as_str().to_owned(), sessions: stored, pinned };
         let machine = Machine::new(&account, own.as_str());
-        let decrypted = machine.decrypt(from, &element);
+        let decrypted = match pending.prekeys.is_some()
+            && has_come_as_another(tx, chat, &pins, &machine, &element).await?
+        {
+            true => Err(DecryptError::Replayed),
+            false => machine.decrypt(from, &element),
+        };
         let verdict = judge(tx, chat, pin, &decrypted).await?;
         match (verdict, decrypted) {
             (Verdict::Refused(pin), decrypted) => {
@@ -312,7 +317,9 @@ impl Core {
                 | DecryptError::Authentication
                 | DecryptError::TooManySkipped
         );
-        if !heals || !is_known(tx, chat, device, namespace).await? {
+        let pin = tx.xmpp_omemo().find_pin(chat, device).await?;
+        let is_known = pin.is_some() || is_listed(tx, chat, device, namespace).await?;
+        if !heals || !is_known {
             return Ok(afterwards);
         }
         let now_ms = self.now_ms();
@@ -321,7 +328,7 @@ impl Core {
         if *error == DecryptError::NotForUs {
             let remedy = Remedy::Announcement;
             afterwards.announce = omemo.use_remedy(chat, device, remedy, times).await?;
-        } else {
+        } else if pin.is_none_or(|pin| pin.may_read()) {
             let remedy = Remedy::NewSession(namespace);
             let is_due = omemo.is_remedy_due(chat, device, remedy, times.1).await?;
             afterwards.heal = is_due.then_some((device, namespace));
@@ -410,8 +417,8 @@ impl Core {
     }
 
     /// Replaces the session with a device that cannot be understood any more: a new one, told by
-    /// an empty message. In a commit of its own, which remembers it too: what fails is tried with the next message
-    /// that cannot be understood.
+    /// an empty message. In a commit of its own, which remembers it too: where there is no bundle it is tried with the
+    /// next message that cannot be understood.
     async fn heal(&self, chat: &ChatKey, device: DeviceId, namespace: Namespace) {
         let Ok(_permit) = self.heals.acquire().await else { return };
         let Ok((own, _)) = self.jids(chat) else { return };
@@ -435,9 +442,7 @@ impl Core {
             }
             let to = (device, namespace);
             let is_sent = self.send_empty(&mut tx, chat, &own, to, sessions, Some(bundle)).await?;
-            if is_sent {
-                tx.commit().await?;
-            }
+            tx.commit().await?;
             Ok::<_, AccountError>(is_sent)
         };
         match healed.await {
@@ -453,17 +458,30 @@ impl Core {
     }
 }
 
-/// Whether a device is one that the contact has listed, or that we have heard before. Anybody can
-/// make up others.
-async fn is_known(
+/// Whether the key exchange of a message, which kept prekeys would read, has started a session with another device.
+async fn has_come_as_another(
+    tx: &mut Transaction,
+    chat: &ChatKey,
+    pins: &[DevicePin],
+    machine: &Machine<'_>,
+    element: &EncryptedElement,
+) -> Result<bool, AccountError> {
+    for pin in pins.iter().filter(|pin| pin.device != element.sender()) {
+        let sessions = load_sessions(tx, chat, pin.device, element.namespace()).await?;
+        if sessions.is_some_and(|sessions| machine.has_started(&sessions, element)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a device is one that the contact has listed. Anybody can make up others.
+async fn is_listed(
     tx: &mut Transaction,
     chat: &ChatKey,
     device: DeviceId,
     namespace: Namespace,
 ) -> Result<bool, AccountError> {
-    if tx.xmpp_omemo().find_pin(chat, device).await?.is_some() {
-        return Ok(true);
-    }
     let listed = tx.xmpp_omemo().find_devices(chat, namespace).await?;
     Ok(listed.is_none_or(|listed| listed.devices.contains(&device)))
 }

@@ -256,14 +256,27 @@ impl<'a> Machine<'a> {
     /// The prekeys of ours that a message starts its session with, for one that is not to be read yet; `None` where it
     /// starts none, or they are gone. [`Account::with_prekeys`] reads it later.
     pub fn keep_prekeys(&self, element: &EncryptedElement) -> Option<KeptPrekeys> {
-        let namespace = element.namespace;
+        let exchange = self.read_key_exchange(element)?;
+        let prekeys = self.account.prekeys(element.namespace);
+        prekeys.keep(element.namespace, exchange.signed_prekey_id, exchange.prekey_id?)
+    }
+
+    /// Whether one of these sessions was started by the key exchange of a message. To be asked of all other devices of
+    /// the sender before kept prekeys are used: whoever repeats a message under another device number would have it
+    /// read again, where nothing is used up.
+    pub fn has_started(&self, sessions: &SessionList, element: &EncryptedElement) -> bool {
+        sessions.namespace() == element.namespace
+            && self
+                .read_key_exchange(element)
+                .is_some_and(|exchange| sessions.was_started_by(&exchange))
+    }
+
+    fn read_key_exchange(&self, element: &EncryptedElement) -> Option<KeyExchange> {
         let entry = element.find_key(self.own_jid, self.account.device_id())?;
         if entry.kind != KeyKind::KeyExchange {
             return None;
         }
-        let exchange = ratchet_message::decode_key_exchange(namespace, &entry.data).ok()?;
-        let prekeys = self.account.prekeys(namespace);
-        prekeys.keep(namespace, exchange.signed_prekey_id, exchange.prekey_id?)
+        ratchet_message::decode_key_exchange(element.namespace, &entry.data).ok()
     }
 
     /// Decrypts a message for this device.

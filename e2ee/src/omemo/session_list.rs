@@ -145,6 +145,11 @@ impl SessionList {
         Err(reason)
     }
 
+    /// Whether one of the sessions was started by this key exchange.
+    pub(crate) fn was_started_by(&self, exchange: &KeyExchange) -> bool {
+        self.sessions().any(|session| session.started_by(exchange))
+    }
+
     /// The current session, then the others.
     fn sessions(&self) -> impl Iterator<Item = &Session> {
         self.current.iter().chain(&self.previous)

@@ -27,7 +27,11 @@ impl Device {
     async fn make_known(&mut self) -> Result<(), MatrixError> {
         let ghost = self.ensure_planned().await?;
         if ghost.stage > GhostStage::Replaced {
-            self.shared.client.ensure_registered(&self.user).await?;
+            match self.shared.client.ensure_registered(&self.user).await {
+                // It was registered; what can be done without the homeserver is not to wait for it.
+                Err(error) if error.is_temporary() => {}
+                registered => registered?,
+            }
         }
         self.ready().await.map(drop)
     }

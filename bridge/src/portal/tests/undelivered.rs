@@ -12,6 +12,22 @@ fn eves() -> ChatKey {
 }
 
 impl World {
+    /// Eve was permitted once, and Bob is in her chat.
+    async fn eve_had_a_chat(&self) {
+        let mut tx = self.db.begin().await.unwrap();
+        let portal = NewPortal {
+            room_id: owned_room_id!("!eves:example.org"),
+            network: "any".to_owned(),
+            local: owned_user_id!("@eve:example.org"),
+            contact: eves().contact,
+            ghost: owned_user_id!("@any_bob=40example.net:example.org"),
+            encryption: RoomEncryption::Plain,
+            state: PortalState::Active,
+        };
+        tx.portals().insert(&portal).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
     /// How often Bob was told that something was not delivered.
     fn told_undelivered(&self) -> usize {
         let told = self.told_bob();
@@ -35,6 +51,7 @@ async fn that_nobody_gets_their_messages_is_told_again_after_an_hour() {
 async fn a_message_that_nobody_gets_waits_until_its_author_can_be_told() {
     for is_back in [true, false] {
         let world = World::new().await;
+        world.eve_had_a_chat().await;
         *world.remote.takes.lock().unwrap() = Takes::Outage;
         for _ in 0..2 {
             world.comes(&eves(), message(ENCRYPTED)).await;
@@ -48,6 +65,16 @@ async fn a_message_that_nobody_gets_waits_until_its_author_can_be_told() {
         assert_eq!(world.drain(&eves()).await, [Drained::Empty; 2]);
         assert_eq!(world.told_undelivered(), usize::from(is_back));
     }
+}
+
+#[tokio::test]
+async fn of_a_stranger_who_cannot_be_told_nothing_is_kept() {
+    let world = World::new().await;
+    *world.remote.takes.lock().unwrap() = Takes::Outage;
+    world.comes(&eves(), message(ENCRYPTED)).await;
+    assert_eq!(world.drain(&eves()).await, [Drained::Empty; 2]);
+    let mut tx = world.db.read().await.unwrap();
+    assert!(tx.remote_inbox().pending_chats().await.unwrap().is_empty());
 }
 
 #[tokio::test]

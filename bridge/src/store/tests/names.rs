@@ -3,12 +3,16 @@
 use assert_matches::assert_matches;
 use sqlx::Executor as _;
 
-use crate::store::{
-    Names, NamesError,
-    testing::{TestDatabase, on_both_databases},
+use crate::{
+    network::Author,
+    store::{
+        Names, NamesError,
+        testing::{TestDatabase, on_both_databases},
+    },
 };
 
 on_both_databases!(
+    a_name_may_change_while_nothing_is_made_of_it,
     another_name_is_refused_and_changes_nothing,
     a_database_from_before_takes_the_present_names,
 );
@@ -22,8 +26,26 @@ async fn ensure(location: &TestDatabase, names: Names<'_>) -> Result<(), NamesEr
     ensured
 }
 
+/// Our side of a chat has a device.
+async fn use_it(location: &TestDatabase) {
+    let db = location.open().await;
+    let mut tx = db.begin().await.unwrap();
+    tx.xmpp_omemo().save_account(&Author::Bridge, b"account").await.unwrap();
+    tx.commit().await.unwrap();
+    db.close().await.unwrap();
+}
+
+async fn a_name_may_change_while_nothing_is_made_of_it(location: TestDatabase) {
+    ensure(&location, Names { server_name: "a typo", component: "another" }).await.unwrap();
+    ensure(&location, NAMES).await.unwrap();
+    use_it(&location).await;
+    let refused = ensure(&location, Names { server_name: "a typo", ..NAMES }).await;
+    assert_matches!(refused, Err(NamesError::Changed { .. }));
+}
+
 async fn another_name_is_refused_and_changes_nothing(location: TestDatabase) {
     ensure(&location, NAMES).await.unwrap();
+    use_it(&location).await;
     let refused = ensure(&location, Names { server_name: "example.net", ..NAMES }).await;
     assert_matches!(
         refused,
@@ -45,6 +67,7 @@ async fn a_database_from_before_takes_the_present_names(location: TestDatabase) 
     raw.execute("DELETE FROM _sqlx_migrations WHERE version = 13").await.unwrap();
     drop(raw);
     ensure(&location, NAMES).await.unwrap();
+    use_it(&location).await;
     let refused = ensure(&location, Names { component: "xmpp.example.org", ..NAMES }).await;
     assert_matches!(refused, Err(NamesError::Changed { .. }));
 }

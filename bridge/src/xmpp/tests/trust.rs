@@ -98,6 +98,40 @@ async fn what_was_held_is_read_though_its_prekeys_are_gone_when_it_is_approved()
 }
 
 #[tokio::test]
+async fn a_held_message_under_two_numbers_is_read_once() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    let phone = world.bob.fingerprint();
+    assert_eq!(world.decide(&[phone], DeviceDecision::Verify).await, Ok(1));
+    world.bob_gets_a_laptop(5).await;
+    let (number, key) = {
+        let laptop = world.bob.laptop.as_ref().unwrap();
+        (laptop.device().to_string(), laptop.fingerprint())
+    };
+    for namespace in Namespace::ALL {
+        let stanza = world.laptop_says("l1", "once", namespace).await;
+        let again = String::from(&stanza).replace(&format!("'{number}'"), "'999'");
+        let again = again.replace(&format!("\"{number}\""), "\"999\"");
+        assert_ne!(again, String::from(&stanza));
+        world.deliver(&stanza).await;
+        world.deliver_raw(&again.replace("l1", "l2")).await;
+    }
+    world.settle().await;
+    while world.take_event().await.is_some() {}
+    assert_eq!(approve(&mut world, &[key]).await, Ok(2));
+    world.settle().await;
+    let (mut messages, mut refused) = (0, 0);
+    while let Some(event) = world.take_event().await {
+        match event.kind {
+            RemoteEventKind::Message { .. } => messages += 1,
+            RemoteEventKind::Undecryptable { .. } => refused += 1,
+            _ => {}
+        }
+    }
+    assert_eq!((messages, refused), (2, 2), "once in each namespace");
+}
+
+#[tokio::test]
 async fn a_bundle_with_another_identity_holds_the_message() {
     let mut world = World::new(Contact::new(1)).await;
     world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
