@@ -44,6 +44,8 @@ pub(super) struct Slot {
     retire: Notify,
     retiring: AtomicBool,
     last_wanted: AtomicU64,
+    /// It was loaded in the place of another.
+    pub(super) is_crowded: bool,
     needs: Arc<Needs>,
 }
 
@@ -129,15 +131,16 @@ impl Directory {
             return Ok(slot.clone());
         }
         slots.retain(|_, slot| !slot.ended.is_cancelled());
-        if slots.len() >= self.limits.loaded {
+        let is_crowded = slots.len() >= self.limits.loaded;
+        if is_crowded {
             retire_one(&slots);
         }
-        let slot = self.spawn(user);
+        let slot = self.spawn(user, is_crowded);
         slots.insert(user.to_owned(), slot.clone());
         Ok(slot)
     }
 
-    fn spawn(self: &Arc<Self>, user: &UserId) -> Arc<Slot> {
+    fn spawn(self: &Arc<Self>, user: &UserId, is_crowded: bool) -> Arc<Slot> {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let slot = Arc::new(Slot {
             queue,
@@ -145,6 +148,7 @@ impl Directory {
             retire: Notify::new(),
             retiring: AtomicBool::new(false),
             last_wanted: AtomicU64::new(0),
+            is_crowded,
             needs: Arc::default(),
         });
         let device = Device::new(user.to_owned(), self.shared.clone(), slot.needs.clone());

@@ -75,7 +75,7 @@ pub struct DeviceLimits {
     pub waiting: usize,
     /// How long one such wait lasts.
     pub wait: Duration,
-    /// How long a device has been loaded before it waits without a reason of its own.
+    /// How long a device that is loaded in the place of another has been so before it waits without a reason of its own.
     pub settled: Duration,
     /// How often every published device looks into its inbox.
     pub sweep: Duration,
@@ -87,7 +87,7 @@ impl Default for DeviceLimits {
             loaded: 256,
             waiting: 64,
             wait: Duration::from_secs(30),
-            settled: Duration::from_secs(20),
+            settled: Duration::from_secs(60),
             sweep: Duration::from_secs(600),
         }
     }

@@ -100,14 +100,19 @@ impl Device {
 impl Directory {
     /// Waits for messages as one loaded device, whenever there is a place, until its task ends.
     ///
-    /// It begins when the device has been loaded for a while, or expects something. With more ghosts than are loaded
-    /// at a time most are unloaded before, and a wait that is broken off costs the homeserver as much as another.
+    /// Where it is loaded in the place of another, that begins when it has been so for a while, or expects something:
+    /// most are unloaded before, and a wait that is broken off costs the homeserver as much as another.
     pub(super) async fn wait_for_messages(&self, slot: &Slot) {
+        let settled = async {
+            if slot.is_crowded {
+                sleep(self.limits.settled).await;
+            }
+        };
         tokio::select! {
             () = slot.ended().cancelled() => return,
             () = self.stop.cancelled() => return,
             () = slot.listens() => {}
-            () = sleep(self.limits.settled) => {}
+            () = settled => {}
         }
         loop {
             let wait = async {

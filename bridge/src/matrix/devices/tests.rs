@@ -15,11 +15,13 @@ use std::{
 };
 
 use assert_matches::assert_matches;
-use ruma::user_id;
+use ruma::{room_id, user_id};
+use serde_json::json;
 use tokio::sync::{Notify, oneshot};
 use url::Url;
 use zeroize::Zeroizing;
 
+use self::homeserver::Homeserver;
 use super::{device::Device, *};
 use crate::{
     clock::SystemClock,
@@ -175,6 +177,38 @@ async fn a_stop_ends_all_tasks_after_what_they_are_at() {
     devices.tracker.wait().await;
     let refused = devices.ensure_published(&ghost(1)).await;
     assert_matches!(refused, Err(MatrixError::PutAway));
+}
+
+#[tokio::test]
+async fn a_device_in_the_place_of_another_waits_for_messages_only_if_it_expects_some() {
+    let (homeserver, database) = (Homeserver::start().await, sqlite());
+    let limits =
+        DeviceLimits { loaded: 1, settled: Duration::from_secs(3600), ..DeviceLimits::default() };
+    let devices = devices_on(&database, &homeserver.url, "xmpp", limits).await;
+    let syncs = async |ghost: &OwnedUserId| {
+        while !homeserver.state().synced.contains(ghost.as_str()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    devices.ensure_published(&ghost(1)).await.unwrap();
+    homeserver.state().synced.clear();
+    syncs(&ghost(1)).await;
+
+    devices.ensure_published(&ghost(2)).await.unwrap();
+    homeserver.state().synced.clear();
+    let waited = tokio::time::timeout(Duration::from_millis(200), syncs(&ghost(2))).await;
+    assert!(waited.is_err(), "it has a reason to wait for nothing");
+    let event = json!({
+        "type": "m.room.encrypted", "event_id": "$one", "sender": "@alice:example.org",
+        "room_id": "!room:example.org", "origin_server_ts": 1, "content": {
+            "algorithm": "m.megolm.v1.aes-sha2", "session_id": "none", "ciphertext": "AwgA",
+        },
+    });
+    let room = room_id!("!room:example.org");
+    assert!(devices.decrypt(&ghost(2), None, room, &event.to_string()).await.is_err());
+    // That was a look; now it waits.
+    homeserver.state().synced.clear();
+    syncs(&ghost(2)).await;
 }
 
 #[tokio::test]

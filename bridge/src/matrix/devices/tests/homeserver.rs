@@ -31,6 +31,8 @@ pub struct State {
     pub silent: BTreeSet<String>,
     /// What was asked for since this was last taken: `keys/query` for each user, and the last part of the path else.
     pub requests: Vec<String>,
+    /// Who has synced since this was last cleared.
+    pub synced: BTreeSet<String>,
     batch: u64,
 }
 
@@ -124,7 +126,9 @@ impl State {
             .unwrap_or_default();
         let path = uri.path().strip_prefix("/_matrix/client/v3/").unwrap();
         let parts: Vec<&str> = path.split('/').collect();
-        if path != "keys/query" {
+        if path == "sync" {
+            self.synced.insert(user.clone());
+        } else if path != "keys/query" {
             self.requests.push((*parts.last().unwrap()).to_owned());
         }
         Some(match parts.as_slice() {
