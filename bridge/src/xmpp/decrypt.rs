@@ -170,12 +170,28 @@ impl Core {
         }
         let from = Sender { jid: chat.contact.as_str().to_owned(), sessions: stored, pinned };
         let machine = Machine::new(&account, own.as_str());
-        let decrypted = match pending.prekeys.is_some()
-            && has_come_as_another(tx, chat, &pins, &machine, &element).await?
-        {
+        let is_repeated = pending.prekeys.is_some()
+            && has_come_as_another(tx, chat, &pins, &machine, &element).await?;
+        let decrypted = match is_repeated {
             true => Err(DecryptError::Replayed),
             false => machine.decrypt(from, &element),
         };
+        let kept = machine.keep_prekeys(&element);
+        let ciphertext = Ciphertext { element, own };
+        self.follow_verdict(tx, chat, pending, message, (ciphertext, kept, pin), decrypted).await
+    }
+
+    /// Does with a message what the trust in its device means.
+    async fn follow_verdict(
+        &self,
+        tx: &mut Transaction,
+        chat: &ChatKey,
+        pending: &PendingStanza,
+        message: &Message,
+        (ciphertext, kept, pin): (Ciphertext, Option<KeptPrekeys>, Option<DevicePin>),
+        decrypted: Result<Decrypted, DecryptError>,
+    ) -> Result<Afterwards, AccountError> {
+        let sender = ciphertext.element.sender();
         let verdict = judge(tx, chat, pin, &decrypted).await?;
         match (verdict, decrypted) {
             (Verdict::Refused(pin), decrypted) => {
@@ -187,16 +203,14 @@ impl Core {
                 self.refuse_device(tx, chat, pending, message, &pin).await
             }
             (Verdict::Waits(presented), _) => {
-                let kept = machine.keep_prekeys(&element);
                 self.hold(tx, chat, pending, (sender, presented), kept).await
             }
             (Verdict::Judged(identity), Ok(decrypted)) => {
                 let security = LegSecurity::Encrypted { identity };
-                let ciphertext = Ciphertext { element, own };
                 self.accept(tx, chat, pending, message, &ciphertext, (decrypted, security)).await
             }
             (Verdict::Judged(_), Err(error)) => {
-                self.cannot(tx, chat, pending, message, &element, &error).await
+                self.cannot(tx, chat, pending, message, &ciphertext.element, &error).await
             }
         }
     }
