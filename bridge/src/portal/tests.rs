@@ -23,6 +23,7 @@ use assert_matches::assert_matches;
 use async_trait::async_trait;
 use ruma::{OwnedRoomId, UserId, owned_room_id, owned_user_id, user_id};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use zeroize::Zeroizing;
 
@@ -133,6 +134,7 @@ struct Remote {
     db: Database,
     takes: Mutex<Takes>,
     sent: Mutex<Vec<(ChatKey, String)>>,
+    has_sent: Notify,
     /// What the bridge itself has said, and Alice's identity that counted then.
     told_under: Mutex<Vec<(String, Option<String>)>>,
     decided: Mutex<Vec<(DeviceDecision, Vec<String>)>>,
@@ -170,6 +172,7 @@ impl NetworkClient for Remote {
         }
         tx.commit().await.unwrap();
         self.sent.lock().unwrap().push((message.chat, body));
+        self.has_sent.notify_one();
         Ok(Sent { security: ENCRYPTED })
     }
 
@@ -253,6 +256,7 @@ impl World {
             db: db.clone(),
             takes: Mutex::new(Takes::Everything),
             sent: Mutex::default(),
+            has_sent: Notify::new(),
             told_under: Mutex::default(),
             decided: Mutex::default(),
             devices: Mutex::default(),

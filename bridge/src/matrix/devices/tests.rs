@@ -185,18 +185,12 @@ async fn a_device_in_the_place_of_another_waits_for_messages_only_if_it_expects_
     let limits =
         DeviceLimits { loaded: 1, settled: Duration::from_secs(3600), ..DeviceLimits::default() };
     let devices = devices_on(&database, &homeserver.url, "xmpp", limits).await;
-    let syncs = async |ghost: &OwnedUserId| {
-        while !homeserver.state().synced.contains(ghost.as_str()) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
     devices.ensure_published(&ghost(1)).await.unwrap();
-    homeserver.state().synced.clear();
-    syncs(&ghost(1)).await;
+    homeserver.syncs(&ghost(1)).await;
 
     devices.ensure_published(&ghost(2)).await.unwrap();
-    homeserver.state().synced.clear();
-    let waited = tokio::time::timeout(Duration::from_millis(200), syncs(&ghost(2))).await;
+    let second = ghost(2);
+    let waited = tokio::time::timeout(Duration::from_millis(200), homeserver.syncs(&second)).await;
     assert!(waited.is_err(), "it has a reason to wait for nothing");
     let event = json!({
         "type": "m.room.encrypted", "event_id": "$one", "sender": "@alice:example.org",
@@ -207,8 +201,24 @@ async fn a_device_in_the_place_of_another_waits_for_messages_only_if_it_expects_
     let room = room_id!("!room:example.org");
     assert!(devices.decrypt(&ghost(2), None, room, &event.to_string()).await.is_err());
     // That was a look; now it waits.
-    homeserver.state().synced.clear();
-    syncs(&ghost(2)).await;
+    homeserver.syncs(&ghost(2)).await;
+}
+
+#[tokio::test]
+async fn whoever_is_published_is_ready_while_the_homeserver_is_away() {
+    let (homeserver, database) = (Homeserver::start().await, sqlite());
+    let limits = DeviceLimits { waiting: 0, ..DeviceLimits::default() };
+    let devices = devices_on(&database, &homeserver.url, "xmpp", limits).await;
+    devices.ensure_published(&ghost(1)).await.unwrap();
+    devices.stop.cancel();
+    devices.tracker.close();
+    devices.tracker.wait().await;
+    drop(devices);
+
+    let nowhere = Url::parse("http://127.0.0.1:9/").unwrap();
+    let devices = devices_on(&database, &nowhere, "xmpp", limits).await;
+    devices.ensure_published(&ghost(1)).await.unwrap();
+    assert!(devices.ensure_published(&ghost(2)).await.is_err());
 }
 
 #[tokio::test]

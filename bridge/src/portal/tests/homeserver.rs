@@ -15,6 +15,7 @@ use axum::{
 };
 use ruma::UserId;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use url::Url;
 
 use crate::matrix::testing::MadeUp;
@@ -36,7 +37,7 @@ struct State {
     refuses_rooms: AtomicBool,
     stalls_leaves: AtomicBool,
     /// Who has asked to leave a room, and waits.
-    leaving: AtomicUsize,
+    leaving: watch::Sender<usize>,
     /// Rooms that it was asked to make.
     made: AtomicUsize,
     /// Users of ours that it knows.
@@ -54,7 +55,7 @@ pub(super) struct Status {
 impl State {
     fn stalls_leaves(&self, uri: &Uri) -> bool {
         let stalls = self.stalls_leaves.load(Ordering::SeqCst) && uri.path().ends_with("/leave");
-        self.leaving.fetch_add(usize::from(stalls), Ordering::SeqCst);
+        self.leaving.send_modify(|leaving| *leaving += usize::from(stalls));
         stalls
     }
 
@@ -211,9 +212,10 @@ impl Homeserver {
         self.state.stalls_leaves.store(true, Ordering::SeqCst);
     }
 
-    /// How many wait to leave.
-    pub(super) fn leaving(&self) -> usize {
-        self.state.leaving.load(Ordering::SeqCst)
+    /// Returns when so many wait to leave.
+    pub(super) async fn lets_wait(&self, many: usize) {
+        let mut leaving = self.state.leaving.subscribe();
+        leaving.wait_for(|leaving| *leaving >= many).await.unwrap();
     }
 
     /// It makes no more.

@@ -76,13 +76,11 @@ async fn a_server_that_lets_nobody_leave_holds_up_no_other_room() {
         world.hub.ring_room(&room_id);
     }
     let others = async {
-        while world.homeserver.leaving() < BUSY {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        world.homeserver.lets_wait(BUSY).await;
         world.alice_writes("$1", "hi").await;
         world.hub.ring_room(&room());
         while !world.reached_bob().contains(&"hi".to_owned()) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            world.remote.has_sent.notified().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), others).await.expect("nobody waits for them");

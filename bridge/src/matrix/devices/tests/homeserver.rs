@@ -9,6 +9,7 @@ use std::{
 use axum::http::{StatusCode, Uri};
 use ruma::UserId;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use url::Url;
 
 use crate::matrix::testing::MadeUp;
@@ -31,8 +32,8 @@ pub struct State {
     pub silent: BTreeSet<String>,
     /// What was asked for since this was last taken: `keys/query` for each user, and the last part of the path else.
     pub requests: Vec<String>,
-    /// Who has synced since this was last cleared.
-    pub synced: BTreeSet<String>,
+    /// Who has synced last.
+    pub synced: watch::Sender<String>,
     batch: u64,
 }
 
@@ -56,6 +57,18 @@ impl Homeserver {
         });
         let server = server.await;
         Self { url: server.url.clone(), state, _server: server }
+    }
+
+    /// Returns when a user syncs, from now on.
+    pub async fn syncs(&self, user: &UserId) {
+        let mut synced = self.state().synced.subscribe();
+        synced.mark_unchanged();
+        loop {
+            synced.changed().await.unwrap();
+            if *synced.borrow() == user.as_str() {
+                return;
+            }
+        }
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -127,7 +140,7 @@ impl State {
         let path = uri.path().strip_prefix("/_matrix/client/v3/").unwrap();
         let parts: Vec<&str> = path.split('/').collect();
         if path == "sync" {
-            self.synced.insert(user.clone());
+            self.synced.send_replace(user.clone());
         } else if path != "keys/query" {
             self.requests.push((*parts.last().unwrap()).to_owned());
         }
