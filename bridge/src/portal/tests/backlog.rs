@@ -148,6 +148,17 @@ async fn that_a_message_has_failed_is_told_once_however_often_it_is_said() {
 }
 
 #[tokio::test]
+async fn a_message_that_was_delivered_is_not_told_as_failed() {
+    let world = World::new().await;
+    world.alice_has_sent("$1", "m1").await;
+    let id = || RemoteMessageId::new("m1");
+    world.bob(&chat(), RemoteEventKind::Delivered { id: id() }).await;
+    world.bob(&chat(), RemoteEventKind::Failed { id: id(), reason: "he is away".to_owned() }).await;
+    assert!(world.said().await.iter().all(|text| !text.contains("he is away")));
+    assert_eq!(world.status_of(event_id!("$1")).await, DeliveryStatus::Delivered);
+}
+
+#[tokio::test]
 async fn what_was_said_before_the_upgrade_is_told_too() {
     let world = World::new().await;
     world.alice_has_sent("$1", "m1").await;
