@@ -8,6 +8,8 @@
 #   docker run --rm -v gephyra:/data --entrypoint cat IMAGE /data/appservice.yaml    # the homeserver's copy
 #   docker run --network host -v gephyra:/data IMAGE
 #
+# The bridge takes up to 25 seconds to stop; `docker stop` alone kills after 10, which loses nothing but leaves more to do
+# again: `docker stop --time 30`.
 # `backup` and `restore` of a PostgreSQL database need its client programs, which are not in this image.
 
 FROM rust:1.95-bookworm AS build

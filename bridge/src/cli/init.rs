@@ -40,7 +40,7 @@ pub struct InitArgs {
     /// Where the homeserver will reach the bridge
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:29340", value_parser = parse_listen)]
     pub(super) appservice_listen: SocketAddr,
-    /// Domain of the XMPP component, for example matrix.example.org
+    /// Domain of the XMPP component, for example bridge.example.org
     #[arg(long, value_name = "DOMAIN", value_parser = parse_domain)]
     pub(super) xmpp_component: DomainPart,
     /// Component port of the XMPP server

@@ -2,11 +2,15 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     path::{Path, PathBuf},
     str::FromStr,
 };
 
-use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{
+    postgres::{PgConnectOptions, PgSslMode},
+    sqlite::SqliteConnectOptions,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
@@ -40,17 +44,18 @@ pub(super) const COMMENTS: super::Comments = &[
     ("", "The database. One running bridge owns it."),
     (
         "url",
-        "`sqlite:FILE` (beside this file unless it starts with /) or\n\
-         `postgres://user@host/name`. One with a password in it can stand in a file of its own, named by\n\
-         `url_file` instead.",
+        "`sqlite:FILE` (beside this file unless it starts with /) or `postgres://user@host/name`, for\n\
+         another machine with `?sslmode=verify-full`. One with a password in it can stand in a file of its\n\
+         own, named by `url_file` instead.",
     ),
     (
         "key_file",
         "32 random bytes that seal every secret in the database, readable by the bridge only. Keep a\n\
          copy, apart from the database: neither is of use without the other.\n\
-         How far the database has come stands in a small file that `witness_file` can name (else beside an\n\
-         SQLite database, with `.witness` at its end, or `gephyra.witness` beside this file): with it the\n\
-         bridge notices that a backup was restored, and uses no key twice. Leave it out of backups.",
+         `witness_file` can name the small file that says how far the database has come, by which the bridge\n\
+         notices that an old copy was put in its place. Without the name it is FILE.witness beside an SQLite\n\
+         database, or gephyra.witness beside this file. Leave it out of backups, and take it along when the\n\
+         database moves: a database without it counts as an old copy.",
     ),
 ];
 
@@ -127,10 +132,29 @@ impl FromStr for DatabaseUrl {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once(':') {
             Some(("sqlite", rest)) if !rest.trim_start_matches('/').is_empty() => {}
-            Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {}
-            _ => return Err(DatabaseUrlError),
+            Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {
+                check_way_to_postgres(text)?;
+            }
+            _ => return Err(DatabaseUrlError::NoDatabase),
         }
         Ok(Self(text.to_owned()))
+    }
+}
+
+/// Secrets are sealed before they are sent, but who talks to whom is not. What the address leaves
+/// open comes from the variables of PostgreSQL's own programs (`PGHOST`, `PGSSLMODE`), as later when
+/// the bridge connects.
+fn check_way_to_postgres(url: &str) -> Result<(), DatabaseUrlError> {
+    let options: PgConnectOptions = url.parse().map_err(|_| DatabaseUrlError::NoDatabase)?;
+    let host = options.get_host().trim_matches(['[', ']']);
+    let is_here = options.get_socket().is_some()
+        || host.starts_with('/')
+        || host.eq_ignore_ascii_case("localhost")
+        || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    if is_here || matches!(options.get_ssl_mode(), PgSslMode::VerifyFull) {
+        Ok(())
+    } else {
+        Err(DatabaseUrlError::OtherMachine)
     }
 }
 
@@ -138,15 +162,24 @@ impl<'de> Deserialize<'de> for DatabaseUrl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // The error of serde would repeat the value.
         let text =
-            String::deserialize(deserializer).map_err(|_| D::Error::custom(DatabaseUrlError))?;
+            String::deserialize(deserializer).map_err(|_| D::Error::custom(DatabaseUrlError::NoDatabase))?;
         text.parse().map_err(D::Error::custom)
     }
 }
 
-/// Neither kind of database.
+/// What is wrong with the address of a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be \"sqlite:FILE\" or \"postgres://user@host/name\"")]
-pub struct DatabaseUrlError;
+pub enum DatabaseUrlError {
+    /// Neither kind of database.
+    #[error("must be \"sqlite:FILE\" or \"postgres://user@host/name\"")]
+    NoDatabase,
+    /// Another machine, and no encryption on the way.
+    #[error(
+        "is not on this machine; use localhost or its socket, and for another machine add \
+         ?sslmode=verify-full (with sslrootcert=FILE where its certificate is of your own authority)"
+    )]
+    OtherMachine,
+}
 
 #[cfg(test)]
 mod tests {
@@ -182,13 +215,34 @@ mod tests {
         };
         assert_eq!(witness_of("sqlite:g.db"), Path::new("/etc/50%?/g.db.witness"));
         assert_eq!(witness_of("sqlite:/srv/g.db"), Path::new("/srv/g.db.witness"));
-        assert_eq!(witness_of("postgres://h/g"), Path::new("/etc/50%?/gephyra.witness"));
+        assert_eq!(witness_of("postgres:///g?host=/run"), Path::new("/etc/50%?/gephyra.witness"));
     }
 
     #[test]
     fn other_databases_are_refused() {
         for url in ["mysql://localhost/g", "gephyra.db", "sqlite:", "postgres:g", ""] {
-            assert_eq!(url.parse::<DatabaseUrl>(), Err(DatabaseUrlError), "{url}");
+            assert_eq!(url.parse::<DatabaseUrl>(), Err(DatabaseUrlError::NoDatabase), "{url}");
+        }
+    }
+
+    #[test]
+    fn postgres_on_another_machine_is_reached_over_verified_tls_only() {
+        for good in [
+            "postgres://localhost/g",
+            "postgres://me@[::1]:5433/g",
+            "postgres://%2Frun%2Fpostgresql/g",
+            "postgres:///g?host=/run/postgresql",
+            "postgresql://db.example.org/g?sslmode=verify-full&sslrootcert=/etc/ca.pem",
+        ] {
+            good.parse::<DatabaseUrl>().unwrap();
+        }
+        for bad in [
+            "postgres://db.example.org/g",
+            "postgres://db.example.org/g?sslmode=require",
+            "postgres://localhost/g?hostaddr=192.0.2.1",
+            "postgres://localhost.example.org/g",
+        ] {
+            assert_eq!(bad.parse::<DatabaseUrl>(), Err(DatabaseUrlError::OtherMachine), "{bad}");
         }
     }
 

@@ -120,7 +120,7 @@ fn example_values() -> Result<InitialConfig, ExampleError> {
         registration: "appservice.yaml".into(),
         database_url: "sqlite:gephyra.db".parse().map_err(|_| ExampleError)?,
         key_file: "gephyra.key".into(),
-        component: xmpp::parse_domain("matrix.example.org").map_err(|_| ExampleError)?,
+        component: xmpp::parse_domain("bridge.example.org").map_err(|_| ExampleError)?,
         xmpp_server: "127.0.0.1:5347".parse().map_err(|_| ExampleError)?,
         secret_file: "xmpp-secret".into(),
     })

@@ -175,7 +175,7 @@ fn a_value_that_cannot_be_is_refused_by_its_key() {
         ("\"http://localhost:8008/\"", "5", "homeserver.url"),
         ("\"127.0.0.1:29340\"", "\"0.0.0.0:29340\"", "appservice.listen"),
         ("\"127.0.0.1:5347\"", "\"xmpp.example.org:5347\"", "xmpp.server"),
-        ("\"matrix.example.org\"", "\"a b\"", "xmpp.component"),
+        ("\"bridge.example.org\"", "\"a b\"", "xmpp.component"),
         ("\"sqlite:gephyra.db\"", "\"mysql:x\"", "database.url"),
         ("\"info\"", "\"loud\"", "logging.level"),
         ("\"block\"", "\"relay\"", "permissions.*"),

@@ -80,5 +80,5 @@ fn deserialize_domain<'de, D: Deserializer<'de>>(from: D) -> Result<DomainPart, 
 
 /// Not a domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be a domain like matrix.example.org")]
+#[error("must be a domain like bridge.example.org")]
 pub struct DomainError;
