@@ -44,20 +44,23 @@ impl Command for Distrust {
             Ok(device) => device,
             Err(unknown) => return format!("Nothing has changed: {unknown}."),
         };
-        if device.trust == DeviceTrust::Changed {
-            return "Nothing has changed: this identity gets nothing, and nothing of it is delivered, \
-                as long as you do not approve it. Your messages wait until the device presents the \
-                old one again."
-                .to_owned();
-        }
         let by = call.decider();
         match call.hub.distrust_device(portal, &device.fingerprint, &by).await {
             Ok(0) => {
                 let fingerprints = [device.fingerprint.clone()];
-                let known = DeviceTrust::Distrusted;
+                let known = match device.trust {
+                    DeviceTrust::Changed => DeviceTrust::Changed,
+                    _ => DeviceTrust::Distrusted,
+                };
                 let before = format!("Device {} was distrusted before.", device.id);
                 words::nothing_decided(call, portal, &fingerprints, known, before).await
             }
+            Ok(_) if device.trust == DeviceTrust::Changed => format!(
+                "The identity that device {} presents now is distrusted: it gets nothing, and \
+                 nothing of it is delivered, under whatever number. Your messages wait until the \
+                 device presents the old one again, or until you distrust that one too.",
+                device.id
+            ),
             Ok(_) => format!(
                 "Device {} is distrusted: it gets nothing, and nothing of it is delivered. The \
                  room's keys are new from the next message on.",

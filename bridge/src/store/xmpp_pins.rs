@@ -221,27 +221,57 @@ impl XmppOmemo<'_> {
         row.map(DevicePin::try_from).transpose()
     }
 
-    /// A device of the contact that is distrusted under this identity. It is so under every number.
+    /// Whether a person has said no to this identity of a contact. It is kept out under every number, also when the
+    /// device that had it presents another one, until it is verified.
     ///
     /// # Errors
     /// When the database failed.
-    pub async fn find_distrusted(
+    pub async fn is_distrusted(
         &mut self,
         chat: &ChatKey,
         identity: IdentityKey,
-    ) -> Result<Option<DevicePin>, StoreError> {
-        let row: Option<Row> = sqlx::query_as(
-            "SELECT device_id, identity, trust, since_ms, changed_to, changed_ms FROM xmpp_pins \
-             WHERE local_user = $1 AND contact = $2 AND identity = $3 AND trust = $4 \
-             ORDER BY device_id LIMIT 1",
+    ) -> Result<bool, StoreError> {
+        let row: Option<(String,)> = sqlx::query_as(
+            "SELECT identity FROM xmpp_distrusted \
+             WHERE local_user = $1 AND contact = $2 AND identity = $3",
         )
         .bind(local_user(&chat.local))
         .bind(chat.contact.as_str())
         .bind(identity_column(identity))
-        .bind(PinTrust::Distrusted.as_str())
         .fetch_optional(&mut *self.conn)
         .await?;
-        row.map(DevicePin::try_from).transpose()
+        Ok(row.is_some())
+    }
+
+    /// Notes that a person has said no to an identity. Returns whether that is news.
+    async fn keep_out(
+        &mut self,
+        chat: &ChatKey,
+        identity: IdentityKey,
+    ) -> Result<bool, StoreError> {
+        let result = sqlx::query(
+            "INSERT INTO xmpp_distrusted (local_user, contact, identity) VALUES ($1, $2, $3) \
+             ON CONFLICT (local_user, contact, identity) DO NOTHING",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(identity_column(identity))
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(result.rows_affected() > 0)
+    }
+
+    async fn let_in(&mut self, chat: &ChatKey, identity: IdentityKey) -> Result<(), StoreError> {
+        sqlx::query(
+            "DELETE FROM xmpp_distrusted \
+             WHERE local_user = $1 AND contact = $2 AND identity = $3",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(identity_column(identity))
+        .execute(&mut *self.conn)
+        .await?;
+        Ok(())
     }
 
     /// Whether a device of the contact was ever verified in this chat: then a new one waits.
@@ -271,7 +301,7 @@ impl XmppOmemo<'_> {
         identity: IdentityKey,
     ) -> Result<bool, StoreError> {
         Ok(self.new_devices_wait(chat).await?
-            || self.find_distrusted(chat, identity).await?.is_some())
+            || self.is_distrusted(chat, identity).await?)
     }
 
     /// Pins the identity of a new device, or lets it wait. A device that has a pin keeps it.
@@ -286,7 +316,7 @@ impl XmppOmemo<'_> {
         identity: IdentityKey,
         now_ms: i64,
     ) -> Result<Option<PinTrust>, StoreError> {
-        let trust = if self.find_distrusted(chat, identity).await?.is_some() {
+        let trust = if self.is_distrusted(chat, identity).await? {
             PinTrust::Distrusted
         } else if self.new_devices_wait(chat).await? {
             PinTrust::Waiting
@@ -335,7 +365,7 @@ impl XmppOmemo<'_> {
         let (changed, outcome) = if pin.identity == presented {
             (DevicePin { change: None, ..pin }, Presented::Returned)
         } else if pin.trust == PinTrust::Waiting {
-            let is_distrusted = self.find_distrusted(chat, presented).await?.is_some();
+            let is_distrusted = self.is_distrusted(chat, presented).await?;
             let trust = if is_distrusted { PinTrust::Distrusted } else { pin.trust };
             (DevicePin { identity: presented, trust, since_ms: now_ms, ..pin }, Presented::News)
         } else {
@@ -350,8 +380,9 @@ impl XmppOmemo<'_> {
 
     /// Carries out a decision about a device under an identity: the pinned one, or the one that it
     /// presents in its place, which is the pinned one from then on; sessions with the device under
-    /// the other are forgotten. An approval lets no identity in that is distrusted, under whatever number. Returns
-    /// whether that changed anything.
+    /// the other are forgotten. An approval lets no identity in that is distrusted, under whatever number. A distrust
+    /// of what is only presented keeps that out and leaves the pinned one as it is: the contact's server takes it from
+    /// nobody by presenting another. Returns whether that changed anything.
     ///
     /// # Errors
     /// When nothing was stored.
@@ -365,14 +396,19 @@ impl XmppOmemo<'_> {
     ) -> Result<bool, StoreError> {
         let Some(pin) = self.find_pin(chat, device).await? else { return Ok(false) };
         let is_change = pin.change.is_some_and(|change| change.identity == identity);
-        let is_distrusted = pin.trust == PinTrust::Distrusted
-            || self.find_distrusted(chat, identity).await?.is_some();
-        match decision {
-            // An approval is of all that was shown: what was distrusted comes back by its name only.
-            DeviceDecision::Approve if is_distrusted => return Ok(false),
-            // What only the contact's server presents takes the trusted identity from nobody.
-            DeviceDecision::Distrust if is_change && pin.is_trusted() => return Ok(false),
-            _ => {}
+        let key = LoggedKey::Omemo { chat, device, identity };
+        let is_distrusted =
+            pin.trust == PinTrust::Distrusted || self.is_distrusted(chat, identity).await?;
+        // An approval is of all that was shown: what was distrusted comes back by its name only.
+        if decision == DeviceDecision::Approve && is_distrusted {
+            return Ok(false);
+        }
+        if decision == DeviceDecision::Distrust && is_change {
+            let is_news = self.keep_out(chat, identity).await?;
+            if is_news {
+                self.log(key, KeyEvent::Distrusted, decided_by, now_ms).await?;
+            }
+            return Ok(is_news);
         }
         let (trust, event) = match decision {
             DeviceDecision::Approve => (PinTrust::Pinned, KeyEvent::Approved),
@@ -389,10 +425,16 @@ impl XmppOmemo<'_> {
         let change = pin.change.filter(|_| !is_change);
         let decided = DevicePin { device, identity, trust, since_ms: now_ms, change };
         self.save_pin(chat, &decided).await?;
+        match decision {
+            DeviceDecision::Approve => {}
+            DeviceDecision::Verify => self.let_in(chat, identity).await?,
+            DeviceDecision::Distrust => {
+                self.keep_out(chat, identity).await?;
+            }
+        }
         if is_change {
             self.forget_sessions(chat, device).await?;
         }
-        let key = LoggedKey::Omemo { chat, device, identity };
         self.log(key, event, decided_by, now_ms).await?;
         Ok(true)
     }

@@ -194,13 +194,13 @@ impl Core {
         let sender = ciphertext.element.sender();
         let verdict = judge(tx, chat, pin, &decrypted).await?;
         match (verdict, decrypted) {
-            (Verdict::Refused(pin), decrypted) => {
+            (Verdict::Refused(refused), decrypted) => {
                 if let Err(DecryptError::IdentityChanged { presented }) = decrypted {
                     // Only so can a person name it who trusts the device again.
                     let now_ms = self.now_ms();
                     let _ = present(tx, chat, sender, presented, now_ms).await?;
                 }
-                self.refuse_device(tx, chat, pending, message, &pin).await
+                self.refuse_device(tx, chat, pending, message, refused).await
             }
             (Verdict::Waits(presented), _) => {
                 self.hold(tx, chat, pending, (sender, presented), kept).await
@@ -249,10 +249,10 @@ impl Core {
         chat: &ChatKey,
         pending: &PendingStanza,
         message: &Message,
-        pin: &DevicePin,
+        identity: IdentityKey,
     ) -> Result<Afterwards, AccountError> {
         tx.xmpp_inbox().mark_done(pending.id).await?;
-        let fingerprint = pin.identity.fingerprint();
+        let fingerprint = identity.fingerprint();
         insert(tx, chat, message.sent_at_ms, RemoteEventKind::Refused { fingerprint }).await
     }
 

@@ -32,8 +32,8 @@ pub(super) enum Verdict {
     Judged(IdentityTrust),
     /// It waits for a person's word about this identity.
     Waits(IdentityKey),
-    /// It is refused.
-    Refused(DevicePin),
+    /// It is refused, for this identity.
+    Refused(IdentityKey),
 }
 
 /// A device of a contact, and the identity that it presents.
@@ -247,7 +247,7 @@ pub(super) async fn judge(
     decrypted: &Result<Decrypted, DecryptError>,
 ) -> Result<Verdict, StoreError> {
     if let Some(pin) = pin.filter(|pin| pin.trust == PinTrust::Distrusted) {
-        return Ok(Verdict::Refused(pin));
+        return Ok(Verdict::Refused(pin.identity));
     }
     // A distrusted identity is so under every number, also under that of a device that had another.
     let news = match (pin, decrypted) {
@@ -256,9 +256,9 @@ pub(super) async fn judge(
         _ => None,
     };
     if let Some(identity) = news
-        && let Some(same) = tx.xmpp_omemo().find_distrusted(chat, identity).await?
+        && tx.xmpp_omemo().is_distrusted(chat, identity).await?
     {
-        return Ok(Verdict::Refused(same));
+        return Ok(Verdict::Refused(identity));
     }
     if let Err(DecryptError::IdentityChanged { presented }) = decrypted {
         return Ok(Verdict::Waits(*presented));

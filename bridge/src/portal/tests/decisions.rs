@@ -84,6 +84,19 @@ async fn a_device_is_trusted_by_its_whole_fingerprint_only() {
 }
 
 #[tokio::test]
+async fn a_key_is_distrusted_whatever_is_known_of_the_first_device_that_has_it() {
+    let world = World::new().await;
+    let fingerprint = "01".repeat(32);
+    let changed = RemoteDevice { trust: DeviceTrust::Changed, ..device("1", &fingerprint) };
+    *world.remote.devices.lock().unwrap() = vec![changed, device("5", &fingerprint)];
+    let typed = format!("distrust {fingerprint}");
+    let answer = world.command(IdentityTrust::Pinned, &typed).await;
+    assert!(answer.contains("is distrusted"), "{answer}");
+    let decided = world.remote.decided.lock().unwrap().clone();
+    assert_eq!(decided, [(DeviceDecision::Distrust, vec![fingerprint])]);
+}
+
+#[tokio::test]
 async fn a_key_that_does_not_match_is_said_loudly() {
     let world = World::new().await;
     let answer = world.command(IdentityTrust::Pinned, "qr xmpp:bob@example.net").await;

@@ -287,7 +287,7 @@ async fn what_only_the_server_presents_takes_the_identity_from_nobody() {
     world.deliver(&strange).await;
     assert!(matches!(next_event(&mut world).await, RemoteEventKind::Held(_)));
     let presented = world.bob.fingerprint();
-    assert_eq!(world.decide(&[presented], DeviceDecision::Distrust).await, Ok(0));
+    assert_eq!(world.decide(&[presented], DeviceDecision::Distrust).await, Ok(1));
 
     let pins = world.db.read().await.unwrap().xmpp_omemo().load_pins(&chat()).await.unwrap();
     let [pin] = pins.as_slice() else { panic!("one device") };
@@ -369,6 +369,64 @@ async fn a_distrusted_key_is_kept_out_under_a_number_that_nobody_had() {
     let message = next_sent(&mut world, "m2").await;
     assert!(world.bob.is_addressed_by(&message) && !laptop(&world).is_addressed_by(&message));
     assert!(nothing_more(&world).await, "who has said so needs no word");
+}
+
+/// Whoever has the laptop gives it another key, and uses it under the laptop's number.
+async fn laptop_is_reinstalled(world: &mut World) -> String {
+    world.bob.laptop.as_mut().unwrap().reinstall_under_the_same_number(6);
+    let stanza = world.laptop_says("x1", "somebody new", Namespace::V2).await;
+    world.deliver(&stanza).await;
+    assert!(matches!(next_event(world).await, RemoteEventKind::Refused { .. }));
+    laptop(world).fingerprint()
+}
+
+/// The laptop's first key comes back under a number that nobody had.
+async fn first_key_comes_back(world: &mut World, key: &str) -> RemoteEventKind {
+    let mut renumbered = Contact::new(9);
+    renumbered.reinstall_under_the_same_number(5);
+    assert_eq!(renumbered.fingerprint(), key);
+    world.bob.laptop = Some(Box::new(renumbered));
+    let stanza = world.laptop_says("x2", "I am new", Namespace::V2).await;
+    world.deliver(&stanza).await;
+    next_event(world).await
+}
+
+#[tokio::test]
+async fn a_distrusted_key_is_kept_out_when_its_device_has_another_by_then() {
+    for decision in [DeviceDecision::Distrust, DeviceDecision::Verify] {
+        let (mut world, key) = distrusted_laptop().await;
+        let presented = laptop_is_reinstalled(&mut world).await;
+        assert_eq!(world.decide(&[presented], decision).await, Ok(1), "{decision:?}");
+        let told = first_key_comes_back(&mut world, &key).await;
+        let is_refused = matches!(&told, RemoteEventKind::Refused { fingerprint } if *fingerprint == key);
+        assert!(is_refused, "{decision:?}");
+        world.alice_says("m2", "to the phone", PlaintextPolicy::Refuse).await.unwrap();
+        let message = next_sent(&mut world, "m2").await;
+        assert!(!laptop(&world).is_addressed_by(&message), "{decision:?}");
+        assert!(world.decide(&[key], DeviceDecision::Verify).await.unwrap() > 0, "{decision:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_only_presented_is_distrusted_under_every_number() {
+    let mut world = World::new(Contact::new(1)).await;
+    world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
+    next_sent(&mut world, "m1").await;
+    let own = world.bob.account.clone();
+    world.bob.reinstall_under_the_same_number(5);
+    let strange = world.bob_says("b1", "it is me", Namespace::V2).await;
+    world.deliver(&strange).await;
+    assert!(matches!(next_event(&mut world).await, RemoteEventKind::Held(_)));
+    let key = world.bob.fingerprint();
+    let named = std::slice::from_ref(&key);
+    assert_eq!(world.decide(named, DeviceDecision::Distrust).await, Ok(1));
+    assert!(matches!(next_event(&mut world).await, RemoteEventKind::Refused { .. }), "what waited");
+    assert_eq!(world.decide(named, DeviceDecision::Distrust).await, Ok(0), "it is so already");
+    assert_eq!(world.decide(named, DeviceDecision::Approve).await, Ok(0));
+
+    world.bob.account = own;
+    let told = first_key_comes_back(&mut world, &key).await;
+    assert!(matches!(told, RemoteEventKind::Refused { fingerprint } if fingerprint == key));
 }
 
 #[tokio::test]
