@@ -79,6 +79,13 @@ pub trait NetworkClient: Send + Sync {
     /// [`SendError::Temporary`] when the store failed.
     async fn undecided(&self, chat: &ChatKey) -> Result<Undecided, SendError>;
 
+    /// Whether a device of the contact was ever verified in this chat, whatever is known of that one by now: a new
+    /// device waits for a decision then. Asks nobody.
+    ///
+    /// # Errors
+    /// [`SendError::Temporary`] when the store failed.
+    async fn new_devices_wait(&self, chat: &ChatKey) -> Result<bool, SendError>;
+
     /// A URI with a user's address on this network and the fingerprint of the bridge's device
     /// there, as clients scan it to verify that device.
     ///

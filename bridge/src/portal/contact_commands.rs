@@ -37,7 +37,31 @@ enum Wish {
 const ONLY_ENCRYPTED: &str =
     "I take this only encrypted. Switch on OMEMO in this chat and write it again.";
 
+/// The short word for what a contact wrote to the bridge, and the bridge could not read.
+const UNREADABLE: &str = "unreadable";
+
+/// For the contact: it could not be decrypted.
+pub(super) const NOT_READ: &str = "⚠️ I could not read what you wrote to me, and have done nothing. Please send it \
+    again. I say this once an hour: what I do not answer, I have not taken.";
+
+/// For the contact: nobody can approve their keys in the bridge's own chat.
+pub(super) const NOT_TAKEN: &str = "⚠️ I have not taken what you wrote to me, and have done nothing: the device that \
+    it came from has another encryption key than before. Write from another device, or remove the keys of this one \
+    in your client and let it make new ones. I say this once an hour: what I do not answer, I have not taken.";
+
 impl Hub {
+    /// Tells a contact that what they wrote to the bridge was not taken: it may have been a decision about a person.
+    pub(super) async fn cannot_obey(
+        &self,
+        row: &PendingRemoteEvent,
+        text: &str,
+    ) -> Result<(), StepError> {
+        let contact = &row.event.chat.contact;
+        let notice = Notice { scope: contact.as_str(), subject: "", kind: UNREADABLE };
+        self.tell_contact_of_batch(contact, notice, text).await?;
+        self.end_row(row).await
+    }
+
     /// Carries out what a contact wrote to the bridge, and answers. It is done before it begins, like a command of a
     /// Matrix user, so that it is not repeated in another situation than the one they saw. Only a distrust is done
     /// when it is decided: lost it must not be, and said twice it is the same.

@@ -33,7 +33,12 @@ impl Hub {
         let mut rows = tx.verifications().load_by_contact(contact).await?;
         drop(tx);
         rows.retain(|row| user.is_none_or(|user| row.user_id == user));
-        rows.retain(|row| row.stage == VerificationStage::Shown);
+        rows.retain(|row| match row.stage {
+            VerificationStage::Shown => true,
+            // They may think better of it as long as the person has not answered.
+            VerificationStage::Confirmed => !is_same,
+            VerificationStage::AskedByUser | VerificationStage::AskedByContact => false,
+        });
         let row = match rows.as_slice() {
             [] => return Ok(Answered::Nothing),
             [row] => row,
@@ -51,7 +56,11 @@ impl Hub {
                 }
                 None => return Ok(Answered::Nothing),
             },
-            false => VerificationStep::Cancel(CancelReason::Mismatch),
+            false => {
+                // Their word is not to be counted, should the end of it be lost.
+                self.set_stage(row, VerificationStage::Shown).await?;
+                VerificationStep::Cancel(CancelReason::Mismatch)
+            }
         };
         self.step(row, step).await?;
         Ok(Answered::Done)

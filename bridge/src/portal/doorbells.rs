@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use tokio_util::task::TaskTracker;
 
-use super::Hub;
+use super::{Hub, verification::Verifier};
 use crate::{
     appservice::Intake,
     matrix::{DeviceEvents, OutboxEvents},
@@ -99,13 +99,9 @@ impl DeviceEvents for Doorbells {
     }
 
     fn verifications_changed(&self, user: &UserId) {
-        let (Some(hub), ghost) = (self.hub(), user.to_owned()) else { return };
-        self.tracker.spawn(async move {
-            // What fails now is tried again when the device's next sync rings.
-            if let Err(error) = hub.tend_verifications(&ghost).await {
-                tracing::warn!(error = %crate::error_chain(&error), "portal.verification.failed");
-            }
-        });
+        if let Some(hub) = self.hub() {
+            hub.verifiers.ring(Verifier(user.to_owned()));
+        }
     }
 }
 

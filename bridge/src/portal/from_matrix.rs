@@ -21,7 +21,7 @@ use super::{
 use crate::{
     commands,
     matrix::{DecryptError, SenderTrust},
-    network::{Hold, OutgoingMessage, RemoteMessageId, SendError},
+    network::{Hold, LegSecurity, OutgoingMessage, RemoteMessageId, SendError},
     queue::{Drain, Drained},
     store::{InboxEvent, InboxId, Portal, RoomEncryption},
 };
@@ -235,6 +235,7 @@ impl Hub {
             Err(_) if behind => return Ok(Step::Wait(LOOK_AGAIN)),
             Err(error) => return self.cannot_read(row, portal, error).await,
         };
+        let portal = &self.as_written_in(portal, &message).await?;
         if self.take_verification(row, portal, &message).await? {
             return Ok(Step::Skip);
         }
@@ -277,6 +278,19 @@ impl Hub {
             self.tell_identity_changed(portal).await?;
         }
         self.send_to_contact(row, portal, message).await
+    }
+
+    /// The portal, encrypted where the person's client encrypts: then the room is, whatever its homeserver has told.
+    async fn as_written_in(&self, portal: &Portal, message: &Message) -> Result<Portal, StepError> {
+        let mut portal = portal.clone();
+        if portal.encryption == RoomEncryption::Plain && message.security != LegSecurity::Plaintext
+        {
+            let mut tx = self.parts.db.begin().await?;
+            tx.portals().set_encrypted(&portal.room_id).await?;
+            tx.commit().await?;
+            portal.encryption = RoomEncryption::Encrypted;
+        }
+        Ok(portal)
     }
 
     /// Carries out a command. It is done before it begins: a command that is met by a fault is

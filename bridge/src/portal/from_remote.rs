@@ -193,6 +193,10 @@ impl Hub {
             RemoteEventKind::Message { content, security, .. } => {
                 self.obey_contact(row, content, *security).await?;
             }
+            RemoteEventKind::Undecryptable { .. } => self.cannot_obey(row, NOT_READ).await?,
+            RemoteEventKind::Held(_) | RemoteEventKind::Expired => {
+                self.cannot_obey(row, NOT_TAKEN).await?;
+            }
             _ => self.end_row(row).await?,
         }
         Ok(Step::Done)

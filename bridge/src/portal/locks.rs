@@ -1,6 +1,6 @@
 //! Locks by key, a bounded number of them: two keys may share one.
 
-use std::hash::{DefaultHasher, Hash, Hasher as _};
+use std::hash::{BuildHasher as _, Hash, RandomState};
 
 use tokio::sync::Mutex;
 
@@ -8,21 +8,23 @@ use crate::queue::aside;
 
 const COUNT: u64 = 64;
 
-/// Lets one at a time do what belongs to a key.
-pub(super) struct Locks(Vec<Mutex<()>>);
+/// Lets one at a time do what belongs to a key. Nobody can choose a key that shares another's lock.
+pub(super) struct Locks {
+    locks: Vec<Mutex<()>>,
+    hasher: RandomState,
+}
 
 impl Locks {
     pub fn new() -> Self {
-        Self((0..COUNT).map(|_| Mutex::new(())).collect())
+        let locks = (0..COUNT).map(|_| Mutex::new(())).collect();
+        Self { locks, hasher: RandomState::new() }
     }
 
     /// Waits until nobody holds the lock of `key`, and calls `work` while holding it. Whoever holds it may wait for a
     /// stranger's server.
     pub async fn alone<T>(&self, key: impl Hash, work: impl Future<Output = T>) -> T {
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
-        let index = usize::try_from(hasher.finish() % COUNT).unwrap_or_default();
-        let _guard = match self.0.get(index) {
+        let index = usize::try_from(self.hasher.hash_one(key) % COUNT).unwrap_or_default();
+        let _guard = match self.locks.get(index) {
             Some(lock) => Some(aside(lock.lock()).await),
             None => None,
         };

@@ -70,7 +70,7 @@ pub use self::{
     security::{ChatSecurity, IdentityStanding, MatrixKeys},
     trust::{DecideError, Naming, PendingChat, UnknownFingerprint, find_named},
 };
-use self::{key_waits::KeyWaits, locks::Locks, new_ghosts::NewGhosts};
+use self::{key_waits::KeyWaits, locks::Locks, new_ghosts::NewGhosts, verification::Verifier};
 use crate::{
     clock::Clock,
     config::{Permissions, PolicyConfig},
@@ -115,6 +115,8 @@ pub struct Hub {
     chats: Arc<Queues<(ChatKey, Lane)>>,
     /// People whose chats are to be looked at.
     people: Arc<Queues<OwnedUserId>>,
+    /// Ghosts whose verifications are to be looked at.
+    verifiers: Arc<Queues<Verifier>>,
     /// Messages whose authors know that they wait.
     told_waiting: std::sync::Mutex<HashSet<OwnedEventId>>,
     key_waits: KeyWaits,
@@ -157,7 +159,8 @@ impl Hub {
             parts,
             rooms: Queues::new(hub.clone(), tracker.clone(), stop.clone()),
             chats: Queues::new(hub.clone(), tracker.clone(), stop.clone()),
-            people: Queues::new(hub.clone(), tracker, stop),
+            people: Queues::new(hub.clone(), tracker.clone(), stop.clone()),
+            verifiers: Queues::new(hub.clone(), tracker, stop),
             told_waiting: std::sync::Mutex::default(),
             key_waits: KeyWaits::default(),
             new_ghosts: NewGhosts::default(),
@@ -187,7 +190,7 @@ impl Hub {
         drop(tx);
         rooms.into_iter().for_each(|room| self.rooms.ring(room));
         chats.iter().for_each(|chat| self.ring_chat(chat));
-        self.tend_all_verifications().await
+        self.ring_all_verifiers().await
     }
 
     /// Something of this chat may be in the remote inbox.

@@ -6,7 +6,8 @@
 //! What is compared is the key that the bridge holds for the contact: see SECURITY.md.
 
 use e2ee::matrix::{CancelReason, RoomEvent, ShortAuthString, Verification, VerificationState};
-use ruma::{MilliSecondsSinceUnixEpoch, UInt, UserId};
+use async_trait::async_trait;
+use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, UInt, UserId};
 
 use super::{
     Hub, StepError,
@@ -18,12 +19,32 @@ use super::{
 use crate::{
     matrix::{LostEnd, LostFlow, VerificationStep},
     network::{Author, ChatKey, RemoteUserId},
+    queue::{Drain, Drained},
     store::{InboxEvent, Portal, PortalState, StoreError, StoredVerification, VerificationStage},
 };
 
 /// The longest name of a verification that is taken up, in bytes. The person's client chooses it; an index of the
 /// database has an end.
 const MAX_FLOW: usize = 255;
+
+/// A ghost whose verifications are to be looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Verifier(pub(super) OwnedUserId);
+
+#[async_trait]
+impl Drain<Verifier> for Hub {
+    #[tracing::instrument(name = "portal.verification", skip_all)]
+    async fn drain(&self, Verifier(ghost): &Verifier) -> Drained {
+        match self.tend_verifications(ghost).await {
+            Ok(()) => Drained::Empty,
+            // Nobody else rings for one that the machine does not know any more.
+            Err(error) => {
+                tracing::warn!(error = %crate::error_chain(&error), "portal.verification.failed");
+                Drained::Failed
+            }
+        }
+    }
+}
 
 impl Hub {
     /// Gives an event of a verification to the ghost, if that is what it is.
@@ -66,15 +87,11 @@ impl Hub {
     }
 
     /// Takes up what an earlier run has left: it ends on both sides.
-    pub(super) async fn tend_all_verifications(&self) -> Result<(), StoreError> {
+    pub(super) async fn ring_all_verifiers(&self) -> Result<(), StoreError> {
         let mut tx = self.parts.db.read().await?;
         let ghosts = tx.verifications().load_ghosts().await?;
         drop(tx);
-        for ghost in ghosts {
-            if let Err(error) = self.tend_verifications(&ghost).await {
-                tracing::warn!(error = %crate::error_chain(&error), "portal.verification.failed");
-            }
-        }
+        ghosts.into_iter().for_each(|ghost| self.verifiers.ring(Verifier(ghost)));
         Ok(())
     }
 
@@ -217,7 +234,13 @@ impl Hub {
             (VerificationState::Comparing(shown), VerificationStage::Confirmed) => {
                 self.step(row, VerificationStep::Confirm(shown.numbers)).await
             }
-            (VerificationState::Done { master_key }, _) => self.verified(row, master_key).await,
+            (VerificationState::Done { master_key }, VerificationStage::Confirmed) => {
+                self.verified(row, master_key).await
+            }
+            // The contact has taken it back while the person's word was on its way.
+            (VerificationState::Done { .. }, stage) => {
+                self.not_verified(row, words::cancelled(stage, true, "m.mismatched_sas")).await
+            }
             (VerificationState::Cancelled { by_us, code }, _) => {
                 self.not_verified(row, words::cancelled(row.stage, *by_us, code)).await
             }
@@ -351,7 +374,8 @@ impl Hub {
     }
 
     /// The public master key that the ghost has signed in a verification that was lost before anybody noted its end.
-    /// One that was compared before has its signature from then, and says nothing of this one.
+    /// One that was compared before has its signature from then, and says nothing of this one. Nor does the signature of
+    /// somebody whom the contact has distrusted since.
     async fn succeeded_unnoticed(
         &self,
         row: &StoredVerification,
@@ -366,8 +390,9 @@ impl Hub {
         let local = Author::Person(row.user_id.clone());
         let chat = ChatKey { local, contact: row.contact.clone() };
         let decision = self.parts.db.read().await?.contact_decisions().find(&chat).await?;
-        let was_known = decision.is_some_and(|it| it.has_verified(&signed.master_key));
-        Ok((!was_known).then_some(signed.master_key))
+        let may_be_older = decision
+            .is_some_and(|it| it.is_distrust() || it.has_verified(&signed.master_key));
+        Ok((!may_be_older).then_some(signed.master_key))
     }
 
     /// The last word to the person, the end of the row and, where it has succeeded, the word in the

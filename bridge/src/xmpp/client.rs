@@ -105,6 +105,11 @@ impl NetworkClient for XmppClient {
         self.0.load_undecided(chat).await.map_err(temporary)
     }
 
+    async fn new_devices_wait(&self, chat: &ChatKey) -> Result<bool, SendError> {
+        let wait = async { self.0.db.read().await?.xmpp_omemo().new_devices_wait(chat).await };
+        wait.await.map_err(temporary)
+    }
+
     async fn own_uri(&self, author: &Author) -> Result<String, SendError> {
         let jid = self.0.addresses.jid(author);
         let jid = jid.map_err(|error| SendError::Rejected(error.to_string()))?;

@@ -182,6 +182,47 @@ async fn a_mismatch_on_either_side_ends_it_on_both() -> Result<()> {
     chat.end().await
 }
 
+/// Bob looks once more before Alice has answered.
+#[tokio::test]
+async fn a_match_can_be_taken_back() -> Result<()> {
+    let chat = Chat::open_and_talk("verify-taken-back").await?;
+    let Chat { alice, .. } = &chat;
+    chat.alice_begins_and_both_see_the_same().await?;
+    chat.bob_answers("match").await?;
+    chat.bridge_tells_bob("I wait for them").await?;
+    chat.bob_answers("no match").await?;
+    assert_eq!(alice.verification_is("Cancelled").await?.as_deref(), Some("m.mismatched_sas"));
+    chat.bridge_tells_bob("it was not the same on both sides").await?;
+    chat.nothing_was_verified().await?;
+    chat.end().await
+}
+
+/// They have compared before, so the ghost's signature is there from then.
+#[tokio::test]
+async fn an_older_signature_lifts_no_distrust_where_a_comparison_was_lost() -> Result<()> {
+    let mut chat = Chat::open_and_talk("verify-older-signature").await?;
+    chat.bob_begins_and_both_match().await?;
+    chat.bridge_tells_bob("Verified: ").await?;
+    chat.bob_answers("distrust").await?;
+    chat.bridge_tells_bob("You have distrusted").await?;
+    chat.alice_begins_and_both_see_the_same().await?;
+    chat.bob_answers("match").await?;
+    chat.bridge_tells_bob("I wait for them").await?;
+    chat.world.bridge.kill().await?;
+    chat.world.bridge.run_connected().await?;
+
+    chat.bridge_tells_bob("was interrupted by a restart").await?;
+    let log = chat.world.bridge.keylog(&["show", chat.alice.user_id()]).await?;
+    let by_bob = format!("contact {}", chat.bob.jid());
+    let verified = log.lines().filter(|line| line.contains(&by_bob) && line.contains(" verified "));
+    let verified = verified.count();
+    println!("safety: older_signature: {verified} verified, of 1 that was compared");
+    assert_eq!(verified, 1, "{log}");
+    chat.bob_answers("security").await?;
+    chat.bridge_tells_bob("istrusted").await?;
+    chat.end().await
+}
+
 #[tokio::test]
 async fn a_mismatch_that_alice_sees_is_told_to_bob() -> Result<()> {
     let chat = Chat::open_and_talk("verify-mismatch-alice").await?;

@@ -319,15 +319,37 @@ async fn a_contacts_word_counts_not_while_a_device_that_the_person_does_not_trus
  {
     let world = World::with_identity().await;
     let verified = RemoteDevice { trust: DeviceTrust::Verified, ..device("1", "0123abcd") };
-    *world.remote.devices.lock().unwrap() = vec![verified.clone(), device("2", "4567ef01")];
     world.bob_tells("distrust").await;
     assert!(world.hub.is_distrusted(&world.portal().await).await.unwrap(), "it only holds");
-    let answer = world.bob_tells(&format!("trust {KEY}")).await;
-    assert!(answer[0].contains("they do not trust all the devices"), "{answer:?}");
-    assert!(world.hub.is_distrusted(&world.portal().await).await.unwrap());
+    world.remote.was_verified.store(true, Ordering::SeqCst);
+    let stolen = RemoteDevice { trust: DeviceTrust::Distrusted, ..verified.clone() };
+    for devices in [vec![verified.clone(), device("2", "4567ef01")], vec![stolen]] {
+        *world.remote.devices.lock().unwrap() = devices;
+        let answer = world.bob_tells(&format!("trust {KEY}")).await;
+        assert!(answer[0].contains("they do not trust all the devices"), "{answer:?}");
+        assert!(world.hub.is_distrusted(&world.portal().await).await.unwrap());
+    }
     *world.remote.devices.lock().unwrap() = vec![verified];
     world.bob_tells(&format!("trust {KEY}")).await;
     assert!(!world.hub.is_distrusted(&world.portal().await).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_contact_learns_that_what_they_wrote_to_the_bridge_was_not_taken() {
+    let hold = Hold::IdentityChanged { fingerprints: vec!["0123abcd".to_owned()] };
+    for (kind, words) in [
+        (RemoteEventKind::Undecryptable { reason: "the session is lost".to_owned() }, "not read"),
+        (RemoteEventKind::Held(hold), "another encryption key"),
+        (RemoteEventKind::Expired, "another encryption key"),
+    ] {
+        let world = World::with_identity().await;
+        let bridges = ChatKey { local: Author::Bridge, contact: chat().contact };
+        for _ in 0..2 {
+            world.bob(&bridges, kind.clone()).await;
+        }
+        let told = world.told_bob();
+        assert!(told.len() == 1 && told[0].contains(words), "{told:?}");
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use super::{
     *,
 };
 use crate::{
-    portal::verification::is_storable,
+    portal::verification::{Verifier, is_storable},
     store::{KeyEvent, StoredVerification, VerificationStage},
 };
 
@@ -123,6 +123,15 @@ async fn distrust_waits_for_no_comparison() {
     let told = tokio::time::timeout(Duration::from_secs(20), distrust).await.expect("in time");
     assert!(told[0].starts_with("You have distrusted"), "{told:?}");
     assert!(world.hub.is_distrusted(&portal).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_lost_comparison_whose_end_cannot_be_told_is_looked_at_again() {
+    let world = World::with_identity().await;
+    let row = world.bob_has_confirmed().await;
+    // No homeserver is there to be told.
+    let drained = Drain::drain(&*world.hub, &Verifier(row.ghost)).await;
+    assert_eq!((drained, world.comparisons().await), (Drained::Failed, 1));
 }
 
 #[tokio::test]

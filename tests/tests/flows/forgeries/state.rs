@@ -77,6 +77,33 @@ async fn a_portal_stays_encrypted_whatever_the_homeserver_says() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_portal_is_encrypted_where_the_person_encrypts_though_the_homeserver_denied_it() -> Result<()>
+{
+    let (world, evil) = World::start_with_evil_homeserver("denied-at-the-join").await?;
+    let [not_found, _] = denials();
+    let denied = evil.obey(not_found);
+    let hidden = evil.obey(Rule::rewrite_events(|event| {
+        let is_encryption = event["type"] == "m.room.encryption";
+        if is_encryption {
+            event["type"] = json!("m.room.topic");
+        }
+        is_encryption
+    }));
+    let chat = Chat::open_in(world).await?;
+    denied.applied(1).await?;
+    drop((denied, hidden));
+    let Chat { alice, bob, room, .. } = &chat;
+    alice.send(room, "Encrypted from Alice").await?;
+    bob.receives("Encrypted from Alice").await?;
+    bob.send(&chat.alices_jid(), "From Bob", Namespace::Omemo2).await?;
+    let shown = alice.receives_within("From Bob", PATIENCE).await?;
+    let plain = evil.sent_into(room).iter().filter(|sent| sent.is_plain_message()).count();
+    println!("safety: denied_at_the_join: {plain} messages in the clear");
+    assert_eq!((shown.encrypted, plain), (true, 0));
+    chat.end().await
+}
+
+#[tokio::test]
 async fn a_command_in_the_clear_is_not_obeyed_where_commands_were_encrypted() -> Result<()> {
     let (world, evil) = World::start_with_evil_homeserver("denied-management-room").await?;
     let alice = world.element_user("alice").await?;
