@@ -161,8 +161,8 @@ fn check_way_to_postgres(url: &str) -> Result<(), DatabaseUrlError> {
 impl<'de> Deserialize<'de> for DatabaseUrl {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // The error of serde would repeat the value.
-        let text =
-            String::deserialize(deserializer).map_err(|_| D::Error::custom(DatabaseUrlError::NoDatabase))?;
+        let text = String::deserialize(deserializer)
+            .map_err(|_| D::Error::custom(DatabaseUrlError::NoDatabase))?;
         text.parse().map_err(D::Error::custom)
     }
 }

@@ -8,6 +8,7 @@ use ruma::{EventId, UserId};
 
 use super::{
     Hub, LOOK_AGAIN, StepError,
+    contact_commands::{NOT_READ, NOT_TAKEN},
     contact_trust::DISTRUSTED_BY_CONTACT,
     content,
     create_room::{NoRoom, is_usable},

@@ -5,8 +5,8 @@
 //!
 //! What is compared is the key that the bridge holds for the contact: see SECURITY.md.
 
-use e2ee::matrix::{CancelReason, RoomEvent, ShortAuthString, Verification, VerificationState};
 use async_trait::async_trait;
+use e2ee::matrix::{CancelReason, RoomEvent, ShortAuthString, Verification, VerificationState};
 use ruma::{MilliSecondsSinceUnixEpoch, OwnedUserId, UInt, UserId};
 
 use super::{
@@ -390,8 +390,8 @@ impl Hub {
         let local = Author::Person(row.user_id.clone());
         let chat = ChatKey { local, contact: row.contact.clone() };
         let decision = self.parts.db.read().await?.contact_decisions().find(&chat).await?;
-        let may_be_older = decision
-            .is_some_and(|it| it.is_distrust() || it.has_verified(&signed.master_key));
+        let may_be_older =
+            decision.is_some_and(|it| it.is_distrust() || it.has_verified(&signed.master_key));
         Ok((!may_be_older).then_some(signed.master_key))
     }
 

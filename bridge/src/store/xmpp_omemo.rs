@@ -13,6 +13,10 @@ const ACCOUNTS: &str = "xmpp_accounts";
 const SESSIONS: &str = "xmpp_sessions";
 const DEVICE_LISTS: &str = "xmpp_device_lists";
 
+/// Remedies of one contact that are remembered: both kinds for more devices than are ever listed. Whoever makes up more
+/// gets none.
+const MAX_REMEDIES: i64 = 256;
+
 /// The devices a contact has announced in one namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownDevices {
@@ -251,7 +255,7 @@ impl XmppOmemo<'_> {
     }
 
     /// Remembers that something is done about a device now, unless it was after `before_ms` too (both in milliseconds
-    /// since 1970). Returns whether it was not.
+    /// since 1970), or for as many others of this contact as are remembered. Returns whether it is to be done.
     ///
     /// # Errors
     /// When nothing was stored.
@@ -262,17 +266,34 @@ impl XmppOmemo<'_> {
         remedy: Remedy,
         (now_ms, before_ms): (i64, i64),
     ) -> Result<bool, StoreError> {
+        sqlx::query(
+            "DELETE FROM xmpp_heals WHERE local_user = $1 AND contact = $2 AND healed_ms <= $3",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .bind(before_ms)
+        .execute(&mut *self.conn)
+        .await?;
+        let (remembered,): (i64,) = sqlx::query_as(
+            "SELECT COUNT(*) FROM xmpp_heals WHERE local_user = $1 AND contact = $2",
+        )
+        .bind(local_user(&chat.local))
+        .bind(chat.contact.as_str())
+        .fetch_one(&mut *self.conn)
+        .await?;
+        if remembered >= MAX_REMEDIES {
+            return Ok(false);
+        }
         let result = sqlx::query(
             "INSERT INTO xmpp_heals (local_user, contact, device_id, namespace, healed_ms) \
-             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (local_user, contact, device_id, namespace) \
-             DO UPDATE SET healed_ms = excluded.healed_ms WHERE xmpp_heals.healed_ms <= $6",
+             VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (local_user, contact, device_id, namespace) DO NOTHING",
         )
         .bind(local_user(&chat.local))
         .bind(chat.contact.as_str())
         .bind(i64::from(device.value()))
         .bind(remedy.column())
         .bind(now_ms)
-        .bind(before_ms)
         .execute(&mut *self.conn)
         .await?;
         Ok(result.rows_affected() == 1)

@@ -300,8 +300,7 @@ impl XmppOmemo<'_> {
         chat: &ChatKey,
         identity: IdentityKey,
     ) -> Result<bool, StoreError> {
-        Ok(self.new_devices_wait(chat).await?
-            || self.is_distrusted(chat, identity).await?)
+        Ok(self.new_devices_wait(chat).await? || self.is_distrusted(chat, identity).await?)
     }
 
     /// Pins the identity of a new device, or lets it wait. A device that has a pin keeps it.

@@ -29,11 +29,19 @@ use crate::{
 /// How long a contact's server may take to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Sessions that may be replaced at the same time.
-const HEALS: usize = 8;
+/// Sessions with the devices of one contact that are being replaced at the same time. Whoever makes up devices keeps no
+/// more busy; what is left out is tried with the next message that cannot be understood.
+const HEALS_OF_CHAT: usize = 4;
+/// With those of all contacts on one server.
+const HEALS_OF_SERVER: usize = SLOTS;
+/// In all.
+const HEALS: usize = 16 * HEALS_OF_SERVER;
 
 /// Questions to one server at the same time; the others wait for an answer to one of these.
 pub(super) const SLOTS: usize = 64;
+
+/// A session that is to be replaced.
+pub(super) type Broken = (ChatKey, DeviceId, Namespace);
 
 /// The component.
 pub(super) struct Core {
@@ -52,10 +60,8 @@ pub(super) struct Core {
     pub tasks: TaskTracker,
     /// Cancelled when the component is to stop.
     pub stop: CancellationToken,
-    /// Sessions that may be replaced at the same time.
-    pub heals: Semaphore,
-    /// Those that are to be.
-    healing: Mutex<HashSet<(ChatKey, DeviceId, Namespace)>>,
+    /// Sessions that are being replaced.
+    healing: Mutex<HashSet<Broken>>,
     /// Decrypts what is in the inbox.
     pub inbox: Arc<Queues<ChatKey>>,
     /// This, for tasks beside the stream.
@@ -291,7 +297,6 @@ impl Core {
             tasks,
             stop,
             outbox_bell: Notify::new(),
-            heals: Semaphore::new(HEALS),
             healing: Mutex::default(),
             seen: Seen::default(),
         })
@@ -307,8 +312,21 @@ impl Core {
         }
     }
 
-    pub(super) fn healing(&self) -> MutexGuard<'_, HashSet<(ChatKey, DeviceId, Namespace)>> {
+    pub(super) fn healing(&self) -> MutexGuard<'_, HashSet<Broken>> {
         self.healing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nobody replaces this session yet, and there is room: then the caller does.
+    pub(super) fn may_heal(&self, broken: &Broken) -> bool {
+        let server = |chat: &ChatKey| chat.contact.as_str().rsplit('@').next().map(str::to_owned);
+        let mut healing = self.healing();
+        let of_chat = healing.iter().filter(|other| other.0 == broken.0).count();
+        let of_server =
+            healing.iter().filter(|other| server(&other.0) == server(&broken.0)).count();
+        of_chat < HEALS_OF_CHAT
+            && of_server < HEALS_OF_SERVER
+            && healing.len() < HEALS
+            && healing.insert(broken.clone())
     }
 
     /// A generator of its own for one call, seeded from the injected one.

@@ -84,7 +84,7 @@ impl Core {
         }
         if let Some((device, namespace)) = afterwards.heal {
             let broken = (chat.clone(), device, namespace);
-            if self.healing().insert(broken.clone()) {
+            if self.may_heal(&broken) {
                 self.spawn(|core| async move {
                     core.heal(&broken.0, device, namespace).await;
                     core.healing().remove(&broken);
@@ -434,7 +434,6 @@ impl Core {
     /// an empty message. In a commit of its own, which remembers it too: where there is no bundle it is tried with the
     /// next message that cannot be understood.
     async fn heal(&self, chat: &ChatKey, device: DeviceId, namespace: Namespace) {
-        let Ok(_permit) = self.heals.acquire().await else { return };
         let Ok((own, _)) = self.jids(chat) else { return };
         self.seen.bundles_may_be_new(chat);
         let fetched = self.fetch_bundles(chat, namespace, vec![device]).await;
@@ -447,28 +446,58 @@ impl Core {
             let times = (now_ms, now_ms.saturating_sub(HEAL_EVERY_MS));
             let mut tx = self.db.begin().await?;
             let remedy = Remedy::NewSession(namespace);
-            if !tx.xmpp_omemo().use_remedy(chat, device, remedy, times).await? {
-                return Ok(false);
+            if !tx.xmpp_omemo().is_remedy_due(chat, device, remedy, times.1).await? {
+                return Ok((false, false));
             }
+            let is_news = self.tell_presented(&mut tx, chat, device, bundle.identity()).await?;
             let mut sessions = load_sessions(&mut tx, chat, device, namespace).await?;
             if let Some(sessions) = &mut sessions {
                 sessions.retire_current();
             }
             let to = (device, namespace);
             let is_sent = self.send_empty(&mut tx, chat, &own, to, sessions, Some(bundle)).await?;
+            // Committed with the message, or not at all.
+            if is_sent && !tx.xmpp_omemo().use_remedy(chat, device, remedy, times).await? {
+                return Ok((false, false));
+            }
             tx.commit().await?;
-            Ok::<_, AccountError>(is_sent)
+            Ok::<_, AccountError>((is_sent, is_news))
         };
         match healed.await {
-            Ok(is_sent) => {
+            Ok((is_sent, is_news)) => {
                 tracing::info!(is_sent, "xmpp.decrypt: a session is replaced");
                 self.outbox_bell.notify_one();
+                if is_news {
+                    self.events.committed(chat);
+                }
             }
             Err(error) => tracing::error!(
                 error = error_chain(&error),
                 "xmpp.decrypt: a session was not healed"
             ),
         }
+    }
+}
+
+impl Core {
+    /// A device that cannot be understood may have come back with another identity: that is told, and a session with it
+    /// waits for a word. Returns whether there is something to tell.
+    async fn tell_presented(
+        &self,
+        tx: &mut Transaction,
+        chat: &ChatKey,
+        device: DeviceId,
+        identity: IdentityKey,
+    ) -> Result<bool, StoreError> {
+        let is_news = self.take_presented(tx, chat, device, identity).await?;
+        let pins = tx.xmpp_omemo().load_pins(chat).await?;
+        let is_changed = pins.iter().any(|pin| pin.device == device && pin.change.is_some());
+        if is_news && is_changed {
+            let kind = RemoteEventKind::Held(hold_for(&pins, device));
+            let event = RemoteEvent { chat: chat.clone(), sent_at_ms: None, kind };
+            tx.remote_inbox().insert(&event).await?;
+        }
+        Ok(is_news)
     }
 }
 

@@ -347,6 +347,15 @@ async fn healing_is_bounded(location: TestDatabase) {
     for remedy in [Remedy::NewSession(Namespace::Legacy), Remedy::Announcement] {
         assert!(omemo.use_remedy(&bob(), device(1), remedy, times).await.unwrap());
     }
+    // Whoever makes up devices fills no table, and after a while there is room again.
+    let (mut remembered, hour) = (0, 60 * 60 * 1000);
+    for number in 1..1000 {
+        let may = omemo.use_remedy(&bob(), device(number), remedy, times).await.unwrap();
+        remembered += usize::from(may);
+    }
+    assert_eq!(remembered, 256 - 4, "four were remembered before");
+    let later = (times.0 + hour, times.0);
+    assert!(omemo.use_remedy(&bob(), device(999), remedy, later).await.unwrap());
 }
 
 async fn contacts_are_asked_once(location: TestDatabase) {

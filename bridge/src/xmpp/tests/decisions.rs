@@ -398,7 +398,8 @@ async fn a_distrusted_key_is_kept_out_when_its_device_has_another_by_then() {
         let presented = laptop_is_reinstalled(&mut world).await;
         assert_eq!(world.decide(&[presented], decision).await, Ok(1), "{decision:?}");
         let told = first_key_comes_back(&mut world, &key).await;
-        let is_refused = matches!(&told, RemoteEventKind::Refused { fingerprint } if *fingerprint == key);
+        let is_refused =
+            matches!(&told, RemoteEventKind::Refused { fingerprint } if *fingerprint == key);
         assert!(is_refused, "{decision:?}");
         world.alice_says("m2", "to the phone", PlaintextPolicy::Refuse).await.unwrap();
         let message = next_sent(&mut world, "m2").await;

@@ -8,8 +8,8 @@ use super::{
     world::{World, chat},
 };
 use crate::network::{
-    DeviceDecision, DeviceTrust, Hold, NetworkClient as _, PlaintextPolicy, RemoteEventKind,
-    SendError,
+    ChatKey, DeviceDecision, DeviceTrust, Hold, NetworkClient as _, PlaintextPolicy,
+    RemoteEventKind, RemoteUserId, SendError,
 };
 use crate::store::Remedy;
 
@@ -297,6 +297,38 @@ async fn a_lost_session_is_told_once_and_replaced() {
     let empty = world.next_where(is_omemo).await;
     assert_eq!(world.bob.decrypt(&empty), None);
     assert!(world.last_heal().await > first);
+}
+
+#[tokio::test]
+async fn a_device_that_is_not_understood_and_has_another_identity_is_told() {
+    let mut world = World::new(Contact::new(1)).await;
+    let first = world.bob_says("b1", "hello", Namespace::V2).await;
+    world.deliver(&first).await;
+    assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
+    assert_eq!(world.lose_sessions().await, 1);
+    let lost = world.bob_says("b2", "lost", Namespace::V2).await;
+    world.bob.reinstall_under_the_same_number(7);
+    world.deliver(&lost).await;
+    assert!(matches!(world.next_event().await, RemoteEventKind::Undecryptable { .. }));
+    let fingerprints = vec![world.bob.fingerprint()];
+    let told = world.next_event().await;
+    assert!(told == RemoteEventKind::Held(Hold::IdentityChanged { fingerprints }));
+    assert_eq!(world.last_heal().await, None, "there is no session with it");
+}
+
+#[tokio::test]
+async fn whoever_makes_up_devices_keeps_few_replacements_busy() {
+    let world = World::new(Contact::new(1)).await;
+    let begun = |contact: &str, devices: std::ops::Range<u32>| {
+        let chat = ChatKey { contact: RemoteUserId::new(contact), ..chat() };
+        let broken = devices.filter_map(DeviceId::new).map(|id| (chat.clone(), id, Namespace::V2));
+        broken.filter(|broken| world.core.may_heal(broken)).count()
+    };
+    assert_eq!(begun("mallory@evil.example", 1..1000), 4);
+    let others = (0..1000).map(|number| begun(&format!("m{number}@evil.example"), 1..10));
+    assert_eq!(others.sum::<usize>(), 60, "64 with hers");
+    assert_eq!(begun("bob@example.org", 1..2), 1, "nobody else waits for them");
+    assert_eq!(begun("bob@example.org", 1..2), 0, "it is under way");
 }
 
 async fn bob_is_not_understood(world: &mut World, id: &str) {

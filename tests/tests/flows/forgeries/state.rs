@@ -77,8 +77,8 @@ async fn a_portal_stays_encrypted_whatever_the_homeserver_says() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_portal_is_encrypted_where_the_person_encrypts_though_the_homeserver_denied_it() -> Result<()>
-{
+async fn a_portal_is_encrypted_where_the_person_encrypts_though_the_homeserver_denied_it()
+-> Result<()> {
     let (world, evil) = World::start_with_evil_homeserver("denied-at-the-join").await?;
     let [not_found, _] = denials();
     let denied = evil.obey(not_found);
