@@ -4,6 +4,8 @@
 //! protocol above "a stream of top-level elements" (RFC 6120 section 4). A stanza over a limit
 //! is dropped while it is read and reported as [`StreamEvent::Refused`]; the stream goes on.
 
+mod declarations;
+
 use minidom::{
     Element, Node,
     rxml::{
@@ -12,6 +14,8 @@ use minidom::{
     },
     tree_builder::TreeBuilder,
 };
+
+use self::declarations::Declarations;
 
 /// How much one stanza may hold.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +99,10 @@ pub(super) enum ReadError {
 
 /// Turns bytes into stanzas.
 pub(super) struct StreamReader {
+    declarations: Declarations,
+    /// What has come through there, of which the parser has read the first `used`.
+    passed: Vec<u8>,
+    used: usize,
     parser: RawParser,
     limits: Limits,
     /// Namespaces that the stream header declared.
@@ -135,21 +143,44 @@ impl StreamReader {
         };
         let mut parser = RawParser::with_options(options);
         parser.set_text_buffering(false);
-        Self { parser, limits, header: Vec::new(), state: State::Header { open: false, id: None } }
+        Self {
+            declarations: Declarations::default(),
+            passed: Vec::new(),
+            used: 0,
+            parser,
+            limits,
+            header: Vec::new(),
+            state: State::Header { open: false, id: None },
+        }
     }
 
-    /// Reads on; `None` when all of `bytes` is used up.
+    /// Reads on; `None` when all of `bytes`, and all that was kept of earlier ones, is used up.
     pub(super) fn read(&mut self, bytes: &mut &[u8]) -> Result<Option<StreamEvent>, ReadError> {
         loop {
-            let event = match self.parser.parse(bytes, false) {
+            let event = match self.parse() {
                 Ok(Some(event)) => event,
-                Ok(None) | Err(EndOrError::NeedMoreData) => return Ok(None),
+                Ok(None) | Err(EndOrError::NeedMoreData) if bytes.is_empty() => return Ok(None),
+                Ok(None) | Err(EndOrError::NeedMoreData) => {
+                    self.passed.clear();
+                    self.used = 0;
+                    self.declarations.pass(std::mem::take(bytes), &mut self.passed);
+                    continue;
+                }
                 Err(EndOrError::Error(error)) => return Err(ReadError::NotWellFormed(error)),
             };
             if let Some(event) = self.advance(event)? {
                 return Ok(Some(event));
             }
         }
+    }
+
+    /// The parser's next event out of what has come through.
+    fn parse(&mut self) -> Result<Option<RawEvent>, EndOrError> {
+        let mut rest = self.passed.get(self.used..).unwrap_or_default();
+        let before = rest.len();
+        let event = self.parser.parse(&mut rest, false);
+        self.used = self.used.saturating_add(before.saturating_sub(rest.len()));
+        event
     }
 
     fn advance(&mut self, event: RawEvent) -> Result<Option<StreamEvent>, ReadError> {

@@ -149,6 +149,72 @@ fn the_end_of_the_stream_is_told() {
     assert!(matches!(events.as_slice(), [StreamEvent::Stanza(_), StreamEvent::Closed]));
 }
 
+/// What comes of a text that is cut in two, with the cut at each byte.
+fn read_cut(text: &str) -> impl Iterator<Item = Vec<StreamEvent>> {
+    (0..=text.len()).map(move |cut| {
+        let (head, tail) = text.split_at(cut);
+        read_all(&mut opened(), &[head, tail])
+    })
+}
+
+#[test]
+fn the_namespace_of_xml_itself_under_another_prefix_does_not_end_the_stream() {
+    for hostile in [
+        "<foo xmlns='http://www.w3.org/XML/1998/namespace'/>",
+        "<foo xmlns = \"http://www.w3.org/XML/1998/namespace\"><bar/></foo>",
+        "<foo xmlns:ns1='http://www.w3.org/XML/1998/namespace' ns1:foo='1'/>",
+        "<ns1:foo a='1' xmlns:ns1='http://www.w3.org/XML/1998/namespace'/>",
+    ] {
+        let text = format!("<message>{hostile}</message><iq type='get'/>");
+        for events in read_cut(&text) {
+            let [StreamEvent::Stanza(message), StreamEvent::Stanza(iq)] = events.as_slice() else {
+                panic!("unexpected events: {:?}", show_all(&events));
+            };
+            let child = message.children().next().unwrap();
+            assert_eq!(child.name(), "foo");
+            assert_ne!(child.ns(), rxml::XMLNS_XML);
+            assert_eq!(iq.attr("type"), Some("get"));
+        }
+    }
+    // On the stanza itself, and where it is skipped.
+    let xml = rxml::XMLNS_XML;
+    let stanza = format!("<message xmlns:a='{xml}' a:b='1'/>");
+    let events = read_all(&mut opened(), &[stanza.as_str()]);
+    assert!(matches!(events.as_slice(), [StreamEvent::Stanza(_)]));
+    let deep = format!("{}<a xmlns='{xml}'/>{}", "<a>".repeat(100), "</a>".repeat(100));
+    assert_eq!(refused(&format!("<message>{deep}</message>")).reason, Reason::TooDeep);
+}
+
+#[test]
+fn nothing_but_that_declaration_is_changed() {
+    let xml = rxml::XMLNS_XML;
+    let text = format!(
+        "<message a='{xml}' xmlns:xml=\"{xml}\" xmlnsx='{xml}' xml:lang='en'>\
+         <longer xmlns='{xml}/more'/><shorter xmlns='http://www.w3.org/XML/'/>\
+         <body a='\"' b=\">\">xmlns='{xml}'<!-- <a xmlns='{xml}'/> -> -->\
+         <![CDATA[<a xmlns='{xml}'>]]]]>\" </body><foo xmlns='{xml}'/></message>"
+    );
+    for events in read_cut(&text) {
+        let [StreamEvent::Stanza(message)] = events.as_slice() else {
+            panic!("unexpected events: {:?}", show_all(&events));
+        };
+        assert_eq!(message.attr("a"), Some(xml));
+        assert_eq!(message.attr("xmlnsx"), Some(xml));
+        let children: Vec<_> =
+            message.children().map(|child| format!("{} {}", child.name(), child.ns())).collect();
+        let expected = [
+            format!("longer {xml}/more"),
+            "shorter http://www.w3.org/XML/".to_owned(),
+            "body jabber:component:accept".to_owned(),
+            format!("foo {xml}#"),
+        ];
+        assert_eq!(children, expected);
+        let body = message.get_child("body", "jabber:component:accept").unwrap();
+        assert_eq!(body.text(), format!("xmlns='{xml}'<a xmlns='{xml}'>]]\" "));
+        assert_eq!((body.attr("a"), body.attr("b")), (Some("\""), Some(">")));
+    }
+}
+
 proptest! {
     #[test]
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
