@@ -60,7 +60,7 @@ pub(super) enum StreamEvent {
     Closed,
 }
 
-/// What is known of a stanza that was skipped.
+/// What is known of a stanza that was refused.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub(super) struct Refused {
     pub name: String,
@@ -71,7 +71,7 @@ pub(super) struct Refused {
     pub reason: Reason,
 }
 
-/// The limit that a stanza went over.
+/// Why a stanza was refused: mostly the limit that it went over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Reason {
     #[default]
@@ -82,6 +82,8 @@ pub(super) enum Reason {
     TooMuchText,
     /// A prefix that was not declared.
     Namespace,
+    /// An address that is missing or malformed. The reader does not look at addresses.
+    Address,
 }
 
 /// Why a stream cannot be read any further.

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     convert::from_stanza::{self, Body, Incoming},
     core::Core,
-    reader::Refused,
+    reader::{Reason, Refused},
     stanza::{self, Head, Refusal},
     xml::{self, COMPONENT, PUBSUB_EVENT},
 };
@@ -42,16 +42,16 @@ enum Taken {
 impl Core {
     /// Takes a stanza from the stream. Returns when whatever must not be lost is committed.
     pub(super) async fn receive(&self, stanza: Element) {
-        let Some(head) = Head::read(&stanza) else { return };
-        let (from, to) = (head.from.to_bare(), head.to.to_bare());
-        if self.addresses.is_ours(&from) {
+        let Some(head) = Head::read(&stanza) else { return self.turn_back(&stanza).await };
+        let (from, to) = (head.from.bare(), head.to.bare());
+        if self.addresses.is_ours(from) {
             // Only our own pings may come from our own domain.
             if stanza.name() == "iq" {
                 self.link.answer(head.from.as_str(), &stanza);
             }
             return;
         }
-        let author = self.addresses.is_ours(&to).then(|| self.addresses.find_author(&to));
+        let author = self.addresses.is_ours(to).then(|| self.addresses.find_author(to));
         let Some(author) = author else { return };
         if stanza.ns() != COMPONENT {
             return;
@@ -64,7 +64,7 @@ impl Core {
             (name @ ("presence" | "message"), _) => match author {
                 Some(local) => {
                     let chat = ChatKey { local, contact: RemoteUserId::new(from.as_str()) };
-                    self.receive_from(&head, &from, &chat, &stanza).await;
+                    self.receive_from(&head, from, &chat, &stanza).await;
                 }
                 None if name == "message" => {
                     self.refuse_message(&head, Refusal::ItemNotFound).await
@@ -188,7 +188,25 @@ impl Core {
         self.refuse("message", from, to, head.id, why).await;
     }
 
-    /// Refuses a stanza that went over a limit of the reader.
+    /// Refuses a stanza with an address that names nobody. The server has let it through, so whoever wrote it would
+    /// wait for an answer.
+    async fn turn_back(&self, stanza: &Element) {
+        if stanza.ns() != COMPONENT {
+            return;
+        }
+        let known = |name: &str| stanza.attr(name).map(str::to_owned);
+        let refused = Refused {
+            name: stanza.name().to_owned(),
+            from: known("from"),
+            to: known("to"),
+            id: known("id"),
+            kind: known("type"),
+            reason: Reason::Address,
+        };
+        self.bounce(&refused).await;
+    }
+
+    /// Refuses a stanza that is not looked into any further.
     pub(super) async fn bounce(&self, refused: &Refused) {
         tracing::warn!(reason = ?refused.reason, "xmpp.stream: a stanza was refused");
         let kind = refused.kind.as_deref();
@@ -198,7 +216,11 @@ impl Core {
             _ => false,
         };
         let (Some(from), Some(to), true) = (&refused.from, &refused.to, answer) else { return };
-        self.refuse(&refused.name, from, to, refused.id.as_deref(), Refusal::NotAcceptable).await;
+        let why = match refused.reason {
+            Reason::Address => Refusal::JidMalformed,
+            _ => Refusal::NotAcceptable,
+        };
+        self.refuse(&refused.name, from, to, refused.id.as_deref(), why).await;
     }
 
     pub(super) async fn refuse(

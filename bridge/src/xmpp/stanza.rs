@@ -1,6 +1,6 @@
 //! The outside of stanzas: addresses, ids, errors (RFC 6120 section 8).
 
-use jid::Jid;
+use jid::BareJid;
 use minidom::Element;
 
 use super::{
@@ -8,20 +8,63 @@ use super::{
     xml::{COMPONENT, El, PUBSUB_ERRORS, STANZAS},
 };
 
+/// Longest resource (RFC 7622 section 3.4).
+const MAX_RESOURCE_BYTES: usize = 1023;
+
+/// An address in a stanza: of an account, or of one of its clients.
+///
+/// Of a client's name, the resource, it is only asked whether it is the same. It is taken as the server lets it through:
+/// servers allow characters there that are newer than the Unicode of the one profile that could be checked (Resourceprep
+/// of RFC 3920), and people call their clients `📱`.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Address {
+    account: BareJid,
+    text: String,
+}
+
+impl Address {
+    /// `None` when it is malformed.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (account, resource) = match text.split_once('/') {
+            Some((account, resource)) => (account, Some(resource)),
+            None => (text, None),
+        };
+        let account = BareJid::new(account).ok()?;
+        let text = match resource {
+            Some(resource) if resource.is_empty() || resource.len() > MAX_RESOURCE_BYTES => {
+                return None;
+            }
+            Some(resource) => format!("{account}/{resource}"),
+            None => account.to_string(),
+        };
+        Some(Self { account, text })
+    }
+
+    /// The account's own address.
+    pub(super) fn bare(&self) -> &BareJid {
+        &self.account
+    }
+
+    /// The whole address.
+    pub(super) fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
 /// Addresses and id of a stanza; borrowed from it.
 pub(super) struct Head<'a> {
-    pub from: Jid,
-    pub to: Jid,
+    pub from: Address,
+    pub to: Address,
     pub id: Option<&'a str>,
     pub kind: Option<&'a str>,
 }
 
 impl<'a> Head<'a> {
-    /// `None` when an address is missing or malformed: such a stanza cannot be answered.
+    /// `None` when an address is missing or malformed.
     pub(super) fn read(stanza: &'a Element) -> Option<Self> {
         Some(Self {
-            from: Jid::new(stanza.attr("from")?).ok()?,
-            to: Jid::new(stanza.attr("to")?).ok()?,
+            from: Address::parse(stanza.attr("from")?)?,
+            to: Address::parse(stanza.attr("to")?)?,
             id: stanza.attr("id"),
             kind: stanza.attr("type"),
         })
@@ -38,6 +81,7 @@ pub(super) enum Refusal {
     NotAcceptable,
     InternalServerError,
     ResourceConstraint,
+    JidMalformed,
     /// Unsubscribing from what was not subscribed to (XEP-0060).
     NotSubscribed,
     /// The `jid` of a subscription is not the requester's (XEP-0060).
@@ -64,6 +108,7 @@ impl Refusal {
             | Self::BadAction
             | Self::BadPayload
             | Self::BadSessionId => ("bad-request", "modify", "400"),
+            Self::JidMalformed => ("jid-malformed", "modify", "400"),
             Self::ItemNotFound => ("item-not-found", "cancel", "404"),
             Self::ServiceUnavailable => ("service-unavailable", "cancel", "503"),
             Self::NotAllowed | Self::SessionExpired => ("not-allowed", "cancel", "405"),
@@ -142,6 +187,26 @@ mod tests {
         let stanza = refuse("iq", "a@x/r", "b@y", Some("7"), Refusal::ItemNotFound);
         insta::assert_snapshot!(String::from(&stanza));
         assert_eq!(error_condition(&stanza), "item-not-found");
+    }
+
+    #[test]
+    fn a_resource_is_taken_as_it_comes_and_an_account_is_not() {
+        for (text, account, whole) in [
+            ("Bob@Example.org/Phone", "bob@example.org", "bob@example.org/Phone"),
+            ("bob@example.org/📱", "bob@example.org", "bob@example.org/📱"),
+            ("bob@example.org/a/b@c", "bob@example.org", "bob@example.org/a/b@c"),
+            ("example.org/x", "example.org", "example.org/x"),
+            ("bob@example.org", "bob@example.org", "bob@example.org"),
+        ] {
+            let address = Address::parse(text).unwrap();
+            assert_eq!((address.bare().as_str(), address.as_str()), (account, whole));
+        }
+        for text in ["📱@example.org/x", "bob@example.org/", "@example.org", "", "/x"] {
+            assert!(Address::parse(text).is_none(), "{text}");
+        }
+        let client = |bytes| Address::parse(&format!("bob@example.org/{}", "x".repeat(bytes)));
+        assert!(client(MAX_RESOURCE_BYTES).is_some());
+        assert!(client(MAX_RESOURCE_BYTES + 1).is_none());
     }
 
     #[test]

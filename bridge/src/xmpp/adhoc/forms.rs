@@ -6,11 +6,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use jid::Jid;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Command;
-use crate::xmpp::stanza::Refusal;
+use crate::xmpp::stanza::{Address, Refusal};
 
 /// Commands that are worked on at the same time.
 const MAX_AT_WORK: usize = 4;
@@ -40,7 +39,7 @@ struct Inner {
 }
 
 struct Waiting {
-    client: Jid,
+    client: Address,
     command: Command,
     since_ms: u64,
 }
@@ -63,8 +62,12 @@ impl Forms {
     }
 
     /// Whether a request is worked on now; it is as long as the permit lives.
-    pub(super) fn begin(&self, from: &Jid, now_ms: u64) -> Result<OwnedSemaphorePermit, Refusal> {
-        let bare = from.to_bare();
+    pub(super) fn begin(
+        &self,
+        from: &Address,
+        now_ms: u64,
+    ) -> Result<OwnedSemaphorePermit, Refusal> {
+        let bare = from.bare();
         let mut inner = self.inner();
         // No bare JID begins with an @.
         let server = format!("@{}", bare.domain());
@@ -81,14 +84,14 @@ impl Forms {
     pub(in crate::xmpp) fn wait(
         &self,
         session: String,
-        client: &Jid,
+        client: &Address,
         command: Command,
         now_ms: u64,
     ) -> Result<(), Refusal> {
         let mut inner = self.inner();
         inner.waiting.retain(|_, form| now_ms.saturating_sub(form.since_ms) <= FORM_LIFETIME_MS);
-        let bare = client.to_bare();
-        let of_them = inner.waiting.iter().filter(|(_, form)| form.client.to_bare() == bare);
+        let bare = client.bare();
+        let of_them = inner.waiting.iter().filter(|(_, form)| form.client.bare() == bare);
         let mut of_them: Vec<_> = of_them.map(|(id, form)| (form.since_ms, id.clone())).collect();
         of_them.sort();
         let too_many = (of_them.len() + 1).saturating_sub(MAX_WAITING_OF_ONE);
@@ -107,7 +110,7 @@ impl Forms {
     pub(in crate::xmpp) fn end(
         &self,
         session: &str,
-        client: &Jid,
+        client: &Address,
         command: Command,
         now_ms: u64,
     ) -> Result<(), Refusal> {

@@ -7,7 +7,6 @@
 mod forms;
 mod request;
 
-use jid::Jid;
 use minidom::Element;
 use ruma::{OwnedUserId, UserId};
 use xmpp_parsers::data_forms::{DataForm, DataFormType, Field, FieldType, Option_};
@@ -16,7 +15,7 @@ use self::request::{Action, Request};
 pub(super) use self::{forms::Forms, request::Command};
 use super::{
     core::Core,
-    stanza::{self, Head, Refusal},
+    stanza::{self, Address, Head, Refusal},
     xml::El,
 };
 use crate::{
@@ -37,8 +36,8 @@ const MAX_LISTED: usize = 50;
 
 /// Who asks, as the answer needs it.
 struct Asker {
-    from: Jid,
-    to: Jid,
+    from: Address,
+    to: Address,
     id: String,
 }
 
@@ -115,7 +114,7 @@ impl Core {
         command: Command,
         about: Option<&UserId>,
     ) -> Result<Outcome, Refusal> {
-        let contact = RemoteUserId::new(asker.from.to_bare().as_str());
+        let contact = RemoteUserId::new(asker.from.bare().as_str());
         match self.inquiries.inquire(&contact, command.inquiry(), about).await {
             Ok(Answer::Text(text)) => Ok(Outcome::Told(text)),
             Ok(Answer::Whom(people)) => Ok(Outcome::Whom(people)),

@@ -4,14 +4,13 @@
 //! has checked who it comes from.
 
 use e2ee::omemo::{Namespace, Plaintext};
-use jid::Jid;
 use minidom::Element;
 use xmpp_parsers::date::DateTime;
 
 use crate::network::{MessageContent, RemoteMessageId};
 
 use crate::xmpp::{
-    stanza,
+    stanza::{self, Address},
     xml::{COMPONENT, DELAY, EME, RECEIPTS},
 };
 
@@ -39,7 +38,7 @@ pub(in crate::xmpp) struct Message {
     pub id: Option<RemoteMessageId>,
     pub body: Body,
     /// Where a receipt goes, if one was asked for.
-    pub receipt_to: Option<Jid>,
+    pub receipt_to: Option<Address>,
     /// When it was sent, if it was delayed; milliseconds since 1970.
     pub sent_at_ms: Option<u64>,
 }
@@ -85,7 +84,7 @@ pub(in crate::xmpp) fn read(stanza: &Element) -> Incoming {
     let receipt_to = stanza
         .get_child("request", RECEIPTS)
         .filter(|_| id.is_some())
-        .and_then(|_| Jid::new(stanza.attr("from")?).ok());
+        .and_then(|_| Address::parse(stanza.attr("from")?));
     Incoming::Message(Message { id, body, receipt_to, sent_at_ms: read_delay(stanza) })
 }
 
@@ -186,7 +185,7 @@ mod tests {
                 == Incoming::Message(Message {
                     id: Some(RemoteMessageId::new("m1")),
                     body: Body::Plain("hi".into()),
-                    receipt_to: Some(Jid::new("bob@example.org/phone").unwrap()),
+                    receipt_to: Address::parse("bob@example.org/phone"),
                     sent_at_ms: Some(1_000_000_000_000),
                 })
         );

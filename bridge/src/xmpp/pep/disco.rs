@@ -1,6 +1,6 @@
 //! Service discovery (XEP-0030) and version (XEP-0092).
 
-use jid::Jid;
+use jid::BareJid;
 use minidom::Element;
 
 use super::vcard;
@@ -75,7 +75,7 @@ pub(super) fn info(author: &Author, node: Option<&str>) -> Element {
 }
 
 /// The nodes whose names are the same for everybody.
-pub(super) fn items(own: &Jid, author: &Author, node: Option<&str>) -> Element {
+pub(super) fn items(own: &BareJid, author: &Author, node: Option<&str>) -> Element {
     if (author, node) == (&Author::Bridge, Some(COMMANDS)) {
         return commands(own);
     }
@@ -89,19 +89,17 @@ pub(super) fn items(own: &Jid, author: &Author, node: Option<&str>) -> Element {
             vcard::NODE,
         ],
     };
-    let jid = own.to_bare();
     let items = nodes
         .iter()
-        .map(|node| El::new("item", ITEMS).attr("jid", jid.as_str()).attr("node", *node).build());
+        .map(|node| El::new("item", ITEMS).attr("jid", own.as_str()).attr("node", *node).build());
     El::new("query", ITEMS).attr_if("node", node).children(items).build()
 }
 
 /// The commands that there are (XEP-0050 section 2.2).
-fn commands(own: &Jid) -> Element {
-    let jid = own.to_bare();
+fn commands(own: &BareJid) -> Element {
     let items = Command::all().map(|command| {
         El::new("item", ITEMS)
-            .attr("jid", jid.as_str())
+            .attr("jid", own.as_str())
             .attr("node", command.node())
             .attr("name", command.title())
             .build()

@@ -16,7 +16,7 @@ pub(super) use self::{caps::caps, nodes::Node};
 use super::{
     adhoc::COMMANDS,
     core::{AccountError, Core},
-    stanza::{self, Head, Refusal},
+    stanza::{self, Address, Head, Refusal},
     xml::{El, PING, PUBSUB},
 };
 use crate::{error_chain, network::Author, store::StoreError};
@@ -92,7 +92,7 @@ impl Core {
         match (payload.name(), payload.ns().as_str(), is_get) {
             ("query", disco::INFO, true) => Ok(Some(disco::info(author, payload.attr("node")))),
             ("query", disco::ITEMS, true) => {
-                Ok(Some(disco::items(&head.to, author, payload.attr("node"))))
+                Ok(Some(disco::items(head.to.bare(), author, payload.attr("node"))))
             }
             ("pubsub", PUBSUB, _) => self.pubsub(head, author, payload, is_get).await,
             ("ping", PING, true) => Ok(None),
@@ -114,7 +114,7 @@ impl Core {
         pubsub: &Element,
         is_get: bool,
     ) -> Result<Option<Element>, IqError> {
-        if !self.admits(&head.from.to_bare(), author).await? {
+        if !self.admits(head.from.bare(), author).await? {
             return Err(Refusal::ResourceConstraint.into());
         }
         let child = |name| pubsub.get_child(name, PUBSUB);
@@ -157,7 +157,7 @@ impl Core {
             self.item(author, node).await?.ok_or(Refusal::ItemNotFound)?;
         }
         // One for all clients of an account: headlines reach them all.
-        let subscriber = head.from.to_bare().to_string();
+        let subscriber = head.from.bare().to_string();
         let mut tx = self.db.begin().await?;
         tx.xmpp_roster().subscribe(author, &name, &subscriber).await?;
         if tx.xmpp_roster().count_subscribers(author, &name).await? > MAX_SUBSCRIBERS {
@@ -180,7 +180,7 @@ impl Core {
     ) -> Result<(), IqError> {
         let (_, name) = known_node(request)?;
         own_jid(head, request)?;
-        let subscriber = head.from.to_bare();
+        let subscriber = head.from.bare();
         let mut tx = self.db.begin().await?;
         let was_subscribed =
             tx.xmpp_roster().unsubscribe(author, &name, subscriber.as_str()).await?;
@@ -200,9 +200,8 @@ fn known_node(request: &Element) -> Result<(Node, String), Refusal> {
 
 /// Everybody subscribes only themselves (XEP-0060 section 6.1.3.1).
 fn own_jid(head: &Head<'_>, request: &Element) -> Result<String, Refusal> {
-    let jid = request.attr("jid").and_then(|jid| jid::Jid::new(jid).ok());
-    match jid {
-        Some(jid) if jid.to_bare() == head.from.to_bare() => Ok(jid.to_string()),
+    match request.attr("jid").and_then(Address::parse) {
+        Some(jid) if jid.bare() == head.from.bare() => Ok(jid.as_str().to_owned()),
         _ => Err(Refusal::InvalidJid),
     }
 }

@@ -224,7 +224,7 @@ async fn nobody_asks_without_end() {
 #[test]
 fn a_form_waits_ten_minutes_and_four_for_one_account() {
     let forms = Forms::default();
-    let client = jid::Jid::new(CLIENT).unwrap();
+    let client = stanza::Address::parse(CLIENT).unwrap();
     let devices = Command::parse("devices").unwrap();
     for number in 0..5 {
         forms.wait(format!("s{number}"), &client, devices, number).unwrap();

@@ -106,6 +106,19 @@ async fn what_came_in_the_clear_on_matrix_is_marked_when_it_is_encrypted() {
 }
 
 #[tokio::test]
+async fn a_client_with_a_name_newer_than_the_profile_of_such_names_is_heard() {
+    const CLIENT: &str = "bob@example.org/📱";
+    let mut world = World::new(Contact::new(1)).await;
+    let body = El::stanza("body").text("hi").build();
+    let request = El::new("request", RECEIPTS).build();
+    world.deliver(&World::message(CLIENT, "b1", vec![body, request])).await;
+    let event = world.next_event().await;
+    assert!(matches!(event, RemoteEventKind::Message { content, .. } if content == text("hi")));
+    let receipt = world.next_where(|stanza| stanza.has_child("received", RECEIPTS)).await;
+    assert_eq!(receipt.attr("to"), Some(CLIENT));
+}
+
+#[tokio::test]
 async fn bob_writes_first_in_either_namespace() {
     for namespace in Namespace::ALL {
         let mut world = World::new(Contact::new(1)).await;

@@ -35,6 +35,22 @@ async fn a_stanza_nested_100_000_deep_is_bounced_and_the_stream_goes_on() {
     assert!(matches!(world.next_event().await, RemoteEventKind::Message { .. }));
 }
 
+#[tokio::test]
+async fn whoever_has_an_address_that_names_nobody_is_told_so() {
+    let mut world = World::new(Contact::new(1)).await;
+    let from = "📱@example.org/x";
+    world.deliver(&World::message(from, "e1", vec![El::stanza("body").text("hi").build()])).await;
+    let refused = world.next_where(|stanza| stanza.attr("id") == Some("e1")).await;
+    assert_eq!((refused.attr("to"), refused.attr("from")), (Some(from), Some(ALICE)));
+    assert_eq!(stanza::error_condition(&refused), "jid-malformed");
+
+    world.deliver_raw(&format!("<message type='error' id='e2' from='{from}' to='{ALICE}'/>")).await;
+    world.deliver_raw(&format!("<iq type='get' id='e3' from='{from}' to='{ALICE}'/>")).await;
+    let refused = world.next_where(|stanza| stanza.attr("id") == Some("e3")).await;
+    assert_eq!(stanza::error_condition(&refused), "jid-malformed");
+    assert_eq!(world.count_buffered(|stanza| stanza.attr("id") == Some("e2")), 0);
+}
+
 /// So many stanzas of this size are held in the chat with Bob.
 async fn hold(world: &World, stanzas: usize, bytes: usize) {
     let mut tx = world.db.begin().await.unwrap();
