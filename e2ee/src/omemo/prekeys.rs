@@ -15,7 +15,7 @@ use super::{
     error::StateError,
     identity::IdentityKeyPair,
     keys::PrivateKey,
-    limits::{PREKEY_REFILL, PREKEYS, SIGNED_PREKEY_PERIOD},
+    limits::{PREKEY_REFILL, PREKEYS, SIGNED_PREKEY_AHEAD, SIGNED_PREKEY_PERIOD},
     state, wire,
 };
 
@@ -161,8 +161,9 @@ impl Prekeys {
         now: SystemTime,
         rng: &mut (impl CryptoRng + RngCore),
     ) -> bool {
-        let age_s = seconds(now).saturating_sub(self.signed.created_at_s);
-        let rotate = age_s >= SIGNED_PREKEY_PERIOD.as_secs();
+        let (now_s, created_at_s) = (seconds(now), self.signed.created_at_s);
+        let rotate = now_s.saturating_sub(created_at_s) >= SIGNED_PREKEY_PERIOD.as_secs()
+            || created_at_s.saturating_sub(now_s) > SIGNED_PREKEY_AHEAD.as_secs();
         if rotate {
             let next = sign_prekey(namespace, following(self.signed.id), identity, now, rng);
             self.previous_signed = Some(std::mem::replace(&mut self.signed, next));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::people::{alice, bob, now, rng};
 use crate::omemo::{
     DecryptError, KeptPrekeys, Machine, Namespace, Sender,
-    limits::{PREKEY_REFILL, PREKEYS, SIGNED_PREKEY_PERIOD},
+    limits::{PREKEY_REFILL, PREKEYS, SIGNED_PREKEY_AHEAD, SIGNED_PREKEY_PERIOD},
 };
 
 const MOMENT: Duration = Duration::from_secs(1);
@@ -32,11 +32,37 @@ fn the_signed_prekey_rotates_weekly_and_the_old_one_lives_one_more_week() {
         bob.replace_account(&account);
         assert_eq!(bob.hear(&alice, &one_week_old), "one week old");
 
-        let mut account = bob.account().clone();
         assert!(account.maintain(now() + 2 * SIGNED_PREKEY_PERIOD, &mut bob.rng));
         bob.replace_account(&account);
         assert_eq!(bob.receive(&eve, &two_weeks_old).unwrap_err(), DecryptError::UnknownPrekey);
     }
+}
+
+#[test]
+fn a_clock_that_was_ahead_does_not_keep_the_signed_prekey_until_its_time_comes() {
+    for ahead in [SIGNED_PREKEY_AHEAD + MOMENT, 520 * SIGNED_PREKEY_PERIOD] {
+        let mut account = bob().account().clone();
+        let rng = &mut rng(1);
+        assert!(account.maintain(now() + SIGNED_PREKEY_PERIOD + ahead, rng));
+
+        let now = now() + SIGNED_PREKEY_PERIOD;
+        let wrong = account.bundle(Namespace::V2);
+        assert!(account.maintain(now, rng));
+        let right = account.bundle(Namespace::V2);
+        assert_ne!(right.signed_prekey(), wrong.signed_prekey());
+        assert!(!account.maintain(now, rng), "once");
+        assert!(!account.maintain(now + SIGNED_PREKEY_PERIOD - MOMENT, rng));
+        assert!(account.maintain(now + SIGNED_PREKEY_PERIOD, rng));
+        assert_ne!(account.bundle(Namespace::V2).signed_prekey(), right.signed_prekey());
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_right_by_a_day_at_most_rotates_nothing() {
+    let mut account = bob().account().clone();
+    let then = now() + SIGNED_PREKEY_PERIOD;
+    assert!(account.maintain(then, &mut rng(1)));
+    assert!(!account.maintain(then - SIGNED_PREKEY_AHEAD, &mut rng(1)));
 }
 
 #[test]
