@@ -133,7 +133,7 @@ pub enum DecryptError {
     /// The XEP-0420 envelope is malformed.
     #[error("the envelope is malformed: {0}")]
     Envelope(&'static str),
-    /// An affix element of the XEP-0420 envelope contradicts the stanza.
+    /// An affix element of the XEP-0420 envelope contradicts the stanza, or is missing where it must not.
     #[error("the envelope's <{0}> element does not match the message")]
     Affix(&'static str),
 }

@@ -13,7 +13,7 @@ use super::{
     IdentityKey, Namespace, Payload, Plaintext, SessionList,
     debug::hidden_debug,
     encrypted::{KeyEntry, KeyKind},
-    payload::{self, Route},
+    payload::{self, Naming, Route},
     prekeys::KeptPrekeys,
     session::{Responder, Session},
     wire::ratchet_message::{self, KeyExchange, RatchetMessage, Unreadable},
@@ -301,7 +301,11 @@ impl<'a> Machine<'a> {
             KeyKind::Ratchet => open_ratchet_message(sessions, pinned, &entry.data)?,
         };
         let route = Route { from: &jid, to: self.own_jid };
-        let plaintext = payload::open(element, &opened.key, route)?;
+        let naming = match &opened.account {
+            Some(_) => Naming::Required,
+            None => Naming::Optional,
+        };
+        let plaintext = payload::open(element, &opened.key, route, naming)?;
 
         let answer = opened.sessions.answer();
         let mut changes = OmemoChanges { account: opened.account, ..OmemoChanges::default() };

@@ -62,6 +62,15 @@ pub(crate) struct Route<'a> {
     pub(crate) to: &'a str,
 }
 
+/// Whether an envelope must name its author.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// It must: it comes with what starts a session, and whoever carries that could give it to us as from anybody.
+    Required,
+    /// As XEP-0384 leaves it: the session says who it is.
+    Optional,
+}
+
 /// An encrypted payload.
 pub(crate) struct Sealed {
     /// What every recipient's `<key>` carries.
@@ -108,7 +117,11 @@ fn seal_legacy(text: &[u8], rng: &mut (impl CryptoRng + RngCore)) -> Result<Seal
     })
 }
 
-fn seal_v2(envelope: &[u8], rng: &mut (impl CryptoRng + RngCore)) -> Result<Sealed, EncryptError> {
+/// Encrypts the bytes of an envelope.
+pub(crate) fn seal_v2(
+    envelope: &[u8],
+    rng: &mut (impl CryptoRng + RngCore),
+) -> Result<Sealed, EncryptError> {
     check_size(envelope)?;
     let key = random_bytes::<32>(rng);
     let keys = CbcKeys::derive(&key, V2_LABEL);
@@ -135,6 +148,7 @@ pub(crate) fn open(
     element: &EncryptedElement,
     key: &[u8],
     route: Route<'_>,
+    naming: Naming,
 ) -> Result<Option<Plaintext>, DecryptError> {
     let Some(ciphertext) = &element.payload else { return Ok(None) };
     match element.namespace {
@@ -142,7 +156,7 @@ pub(crate) fn open(
             let iv = element.iv.ok_or(DecryptError::Malformed("iv"))?;
             open_legacy(ciphertext, &iv, key).map(Some)
         }
-        Namespace::V2 => open_v2(ciphertext, key, route).map(Some),
+        Namespace::V2 => open_v2(ciphertext, key, route, naming).map(Some),
     }
 }
 
@@ -158,9 +172,14 @@ fn open_legacy(ciphertext: &[u8], iv: &[u8; 12], key: &[u8]) -> Result<Plaintext
     Ok(Plaintext::Body(text))
 }
 
-fn open_v2(ciphertext: &[u8], key: &[u8], route: Route<'_>) -> Result<Plaintext, DecryptError> {
+fn open_v2(
+    ciphertext: &[u8],
+    key: &[u8],
+    route: Route<'_>,
+    naming: Naming,
+) -> Result<Plaintext, DecryptError> {
     let envelope = decrypt_v2(ciphertext, key)?;
-    sce::read(&envelope, route).map(Plaintext::Envelope)
+    sce::read(&envelope, route, naming).map(Plaintext::Envelope)
 }
 
 /// The bytes of the envelope.

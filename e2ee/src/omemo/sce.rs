@@ -1,7 +1,7 @@
 //! Stanza content encryption: the envelope inside `urn:xmpp:omemo:2` payloads.
 //!
 //! Spec: XEP-0420, and its profile in XEP-0384 0.9 section 5.4: `rpad` is required, `from` and
-//! `to` are checked where they are present.
+//! `to` are checked where they are present. With what starts a session `from` is required too.
 
 use std::time::SystemTime;
 
@@ -14,7 +14,7 @@ use super::{
     debug::hidden_debug,
     error::{DecryptError, EncryptError},
     limits::MAX_ENVELOPE_DEPTH,
-    payload::Route,
+    payload::{Naming, Route},
 };
 
 hidden_debug!(Envelope);
@@ -71,13 +71,20 @@ fn padding(rng: &mut (impl CryptoRng + RngCore)) -> String {
 }
 
 /// Reads an envelope and holds its affix elements against who wrote to whom.
-pub(crate) fn read(bytes: &[u8], route: Route<'_>) -> Result<Envelope, DecryptError> {
+pub(crate) fn read(
+    bytes: &[u8],
+    route: Route<'_>,
+    naming: Naming,
+) -> Result<Envelope, DecryptError> {
     check_depth(bytes)?;
     let envelope = Element::from_reader(bytes).map_err(|_| DecryptError::Envelope("not XML"))?;
     if !envelope.is("envelope", NS) {
         return Err(DecryptError::Envelope("no <envelope> element"));
     }
     find_affix(&envelope, "rpad")?.ok_or(DecryptError::Envelope("no <rpad> element"))?;
+    if naming == Naming::Required {
+        find_affix(&envelope, "from")?.ok_or(DecryptError::Affix("from"))?;
+    }
     check_address(&envelope, "from", route.from)?;
     check_address(&envelope, "to", route.to)?;
     let content =

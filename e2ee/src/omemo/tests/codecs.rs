@@ -11,7 +11,7 @@ use crate::omemo::{
     Namespace, SessionList,
     keys::PublicKey,
     limits::{MAX_DEVICES, MAX_ENVELOPE_DEPTH},
-    payload::Route,
+    payload::{Naming, Route},
     ratchet::Header,
     sce,
     wire::ratchet_message::{
@@ -23,8 +23,10 @@ fn namespaces() -> impl Strategy<Value = Namespace> {
     prop_oneof![Just(Namespace::Legacy), Just(Namespace::V2)]
 }
 
-fn route() -> Route<'static> {
-    Route { from: "alice@example.org", to: "bob@example.org" }
+/// Whether an envelope from Alice to Bob can be read.
+fn is_envelope(bytes: &[u8]) -> bool {
+    let route = Route { from: "alice@example.org", to: "bob@example.org" };
+    sce::read(bytes, route, Naming::Optional).is_ok()
 }
 
 /// Bob, and a first message to him in each namespace.
@@ -63,7 +65,7 @@ proptest! {
         let _ = decode_key_exchange(namespace, &with_version);
         let _ = Account::from_bytes(&bytes);
         let _ = SessionList::from_bytes(&bytes);
-        prop_assert!(sce::read(&bytes, route()).is_err());
+        prop_assert!(!is_envelope(&bytes));
     }
 
     #[test]
@@ -178,9 +180,9 @@ fn a_deeply_nested_envelope_is_refused_without_building_it() {
             "</a>".repeat(depth)
         )
     };
-    assert!(sce::read(nested(MAX_ENVELOPE_DEPTH - 2).as_bytes(), route()).is_ok());
-    assert!(sce::read(nested(MAX_ENVELOPE_DEPTH - 1).as_bytes(), route()).is_err());
-    assert!(sce::read(nested(100_000).as_bytes(), route()).is_err());
+    assert!(is_envelope(nested(MAX_ENVELOPE_DEPTH - 2).as_bytes()));
+    assert!(!is_envelope(nested(MAX_ENVELOPE_DEPTH - 1).as_bytes()));
+    assert!(!is_envelope(nested(100_000).as_bytes()));
 }
 
 #[test]

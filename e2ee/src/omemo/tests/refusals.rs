@@ -11,7 +11,7 @@ use crate::omemo::{
     encrypted::{KeyEntry, KeyKind},
     keys::PublicKey,
     limits::{MAX_RECEIVING_CHAINS, MAX_SKIPPED_KEYS},
-    payload::Route,
+    payload::{self, Naming, Route},
     sce, wire,
     wire::ratchet_message::{
         KeyExchange, Tag, decode_key_exchange, decode_ratchet_message, encode_authenticated,
@@ -436,6 +436,32 @@ fn a_forwarded_first_message_is_bound_to_its_author_in_omemo_2() {
     assert_eq!(bob.hear(&alice, &message), "hello");
 }
 
+/// The next message of a session, with an envelope that does not name its author.
+fn unnamed(author: &mut Person, reader: &Person, earlier: &EncryptedElement) -> EncryptedElement {
+    let envelope = "<envelope xmlns='urn:xmpp:sce:1'><content><body xmlns='jabber:client'>\
+                    unnamed</body></content><rpad/></envelope>";
+    let sealed = payload::seal_v2(envelope.as_bytes(), &mut author.rng).unwrap();
+    let sessions = author.sessions_with(reader.jid, reader.device(), Namespace::V2);
+    let (kind, data) = sessions.unwrap().encrypt(&sealed.key, &mut author.rng).unwrap();
+    assert_eq!(kind, earlier.keys[0].kind);
+    EncryptedElement { payload: sealed.ciphertext, ..with_key(earlier, data) }
+}
+
+#[test]
+fn what_starts_a_session_names_its_author_in_omemo_2() {
+    let (mut alice, mut bob) = (alice(), bob());
+    let eve = Person::new("eve@example.org", 9);
+    let named = alice.say(&bob, Namespace::V2, "hello");
+    let unnamed = unnamed(&mut alice, &bob, &named);
+    for carrier in [&eve, &alice] {
+        let refused = bob.receive(carrier, &unnamed).unwrap_err();
+        assert_eq!(refused, DecryptError::Affix("from"));
+    }
+    // It repeats the key exchange of a session that there is by now.
+    assert_eq!(bob.hear(&alice, &named), "hello");
+    assert_eq!(bob.hear(&alice, &unnamed), "unnamed");
+}
+
 #[test]
 fn a_message_to_someone_else_is_refused_by_its_envelope() {
     let (mut alice, mut bob) = (alice(), bob());
@@ -450,13 +476,19 @@ fn a_message_to_someone_else_is_refused_by_its_envelope() {
 #[test]
 fn envelopes_that_do_not_fit_are_refused() {
     let route = Route { from: "alice@example.org", to: "bob@example.org" };
-    let read = |inner: &str| {
+    let read_bytes = |bytes: &[u8], naming: Naming| sce::read(bytes, route, naming).map(|_| ());
+    let read_as = |inner: &str, naming: Naming| {
         let envelope = format!("<envelope xmlns='urn:xmpp:sce:1'>{inner}</envelope>");
-        sce::read(envelope.as_bytes(), route).map(|_| ())
+        read_bytes(envelope.as_bytes(), naming)
     };
+    let read = |inner: &str| read_as(inner, Naming::Optional);
     let content = "<content><body xmlns='jabber:client'>x</body></content>";
     assert_eq!(read(&format!("{content}<rpad/>")), Ok(()));
     assert_eq!(read(&format!("<rpad>aa</rpad><from jid='alice@example.org/x'/>{content}")), Ok(()));
+    let named = format!("<rpad/><from jid='alice@example.org'/>{content}");
+    assert_eq!(read_as(&named, Naming::Required), Ok(()));
+    let unnamed = read_as(&format!("{content}<rpad/>"), Naming::Required);
+    assert_eq!(unnamed, Err(DecryptError::Affix("from")));
     for (inner, affix) in [
         ("<rpad/><from jid='eve@example.org'/>", "from"),
         ("<rpad/><from/>", "from"),
@@ -471,8 +503,11 @@ fn envelopes_that_do_not_fit_are_refused() {
     assert_matches!(read(content), Err(DecryptError::Envelope(_)), "rpad is required");
     assert_matches!(read("<rpad/>"), Err(DecryptError::Envelope(_)), "content is required");
     assert_matches!(
-        sce::read(b"<message xmlns='jabber:client'/>", route),
+        read_bytes(b"<message xmlns='jabber:client'/>", Naming::Optional),
         Err(DecryptError::Envelope(_))
     );
-    assert_matches!(sce::read(b"<!DOCTYPE x><x/>", route), Err(DecryptError::Envelope(_)));
+    assert_matches!(
+        read_bytes(b"<!DOCTYPE x><x/>", Naming::Optional),
+        Err(DecryptError::Envelope(_))
+    );
 }

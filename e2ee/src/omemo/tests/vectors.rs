@@ -139,7 +139,7 @@ fn every_payload_opens() {
         let opened = match namespace {
             Namespace::Legacy => {
                 let route = Route { from: "a@example.org", to: "b@example.org" };
-                match payload::open(&element, &key, route).unwrap() {
+                match payload::open(&element, &key, route, payload::Naming::Optional).unwrap() {
                     Some(Plaintext::Body(text)) => text,
                     _ => panic!("not a body"),
                 }
