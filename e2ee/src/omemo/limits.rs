@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Message keys that one message may skip, and that one session keeps in all.
+/// Message keys that one message may skip, and that all sessions with a device keep in all. They are stored anew with
+/// each of its messages.
 pub const MAX_SKIPPED_KEYS: usize = 1000;
 
 /// Receiving chains a session keeps: the newest and five old ones, because the length of the

@@ -177,6 +177,16 @@ impl Session {
             && self.remote_identity == exchange.identity
     }
 
+    /// As [`Ratchet::skipped_count`].
+    pub(crate) fn skipped_count(&self) -> usize {
+        self.ratchet.skipped_count()
+    }
+
+    /// As [`Ratchet::keep_skipped`].
+    pub(crate) fn keep_skipped(&mut self, most: usize) -> usize {
+        self.ratchet.keep_skipped(most)
+    }
+
     pub(crate) fn answer(&self) -> Answer {
         let stale = self.ratchet.received() > HEARTBEAT && self.ratchet.sent() == 0;
         if self.progress == Progress::OwesReply || stale || self.received_since_sent >= HEARTBEAT {

@@ -13,7 +13,7 @@ use super::{
     debug::hidden_debug,
     encrypted::KeyKind,
     error::{DecryptError, DeviceError},
-    limits::MAX_SESSIONS,
+    limits::{MAX_SESSIONS, MAX_SKIPPED_KEYS},
     session::Session,
     state,
     wire::ratchet_message::{KeyExchange, RatchetMessage},
@@ -95,6 +95,7 @@ impl SessionList {
     pub(crate) fn start(&mut self, session: Session) {
         self.retire_current();
         self.current = Some(session);
+        self.bound_skipped(0);
     }
 
     /// Drops every session of another identity.
@@ -167,13 +168,27 @@ impl SessionList {
         if let Some(previous) = position.checked_sub(usize::from(self.current.is_some())) {
             if next.is_receive_only() {
                 self.previous.splice(previous..=previous, [next]);
+                self.bound_skipped(position);
                 return Ok((identity, plaintext));
             }
             self.previous.remove(previous);
             self.retire_current();
         }
         self.current = Some(next);
+        self.bound_skipped(0);
         Ok((identity, plaintext))
+    }
+
+    /// Bounds the keys of messages that have not come, over all sessions. The one at `used` has its own bound and keeps
+    /// what it has; the others share the rest, the newest first.
+    fn bound_skipped(&mut self, used: usize) {
+        let of_used = self.sessions().nth(used).map_or(0, Session::skipped_count);
+        let mut rest = MAX_SKIPPED_KEYS.saturating_sub(of_used);
+        for (position, session) in self.current.iter_mut().chain(&mut self.previous).enumerate() {
+            if position != used {
+                rest = session.keep_skipped(rest);
+            }
+        }
     }
 }
 

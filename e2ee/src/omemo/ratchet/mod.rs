@@ -145,6 +145,19 @@ impl Ratchet {
         self.receiving.last().map_or(0, ReceiverChain::length)
     }
 
+    /// How many keys are kept of messages that have not come.
+    pub(crate) fn skipped_count(&self) -> usize {
+        self.receiving.iter().map(ReceiverChain::skipped_count).sum()
+    }
+
+    /// Forgets the oldest of these keys until there are `most`. Returns how many more there could be.
+    pub(crate) fn keep_skipped(&mut self, most: usize) -> usize {
+        let skipped = self.skipped_count();
+        let excess = skipped.saturating_sub(most);
+        self.receiving.iter_mut().fold(excess, |excess, chain| chain.forget_oldest(excess));
+        most.saturating_sub(skipped)
+    }
+
     fn start_chain(
         &mut self,
         labels: &Labels,
@@ -185,8 +198,6 @@ impl Ratchet {
     fn forget_oldest(&mut self) {
         let chains = self.receiving.len().saturating_sub(MAX_RECEIVING_CHAINS);
         self.receiving.drain(..chains);
-        let skipped: usize = self.receiving.iter().map(ReceiverChain::skipped_count).sum();
-        let excess = skipped.saturating_sub(MAX_SKIPPED_KEYS);
-        self.receiving.iter_mut().fold(excess, |excess, chain| chain.forget_oldest(excess));
+        self.keep_skipped(MAX_SKIPPED_KEYS);
     }
 }

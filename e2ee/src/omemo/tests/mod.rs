@@ -9,6 +9,7 @@ mod primitives;
 mod refusals;
 mod restored;
 mod simultaneous;
+mod skipped;
 mod stored;
 mod upkeep;
 mod vectors;
