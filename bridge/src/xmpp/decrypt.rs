@@ -509,7 +509,10 @@ async fn has_come_as_another(
     machine: &Machine<'_>,
     element: &EncryptedElement,
 ) -> Result<bool, AccountError> {
-    for pin in pins.iter().filter(|pin| pin.device != element.sender()) {
+    // Sessions with a device are of the identity that is pinned; those of one before are forgotten with its pin.
+    let named = machine.named_identity(element);
+    let others = pins.iter().filter(|pin| pin.device != element.sender());
+    for pin in others.filter(|pin| Some(pin.identity) == named) {
         let sessions = load_sessions(tx, chat, pin.device, element.namespace()).await?;
         if sessions.is_some_and(|sessions| machine.has_started(&sessions, element)) {
             return Ok(true);

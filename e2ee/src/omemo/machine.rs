@@ -271,6 +271,12 @@ impl<'a> Machine<'a> {
                 .is_some_and(|exchange| sessions.was_started_by(&exchange))
     }
 
+    /// The identity that the key exchange of a message names, which anybody can; `None` where it brings none for us.
+    /// [`Self::has_started`] is true of sessions of this identity only.
+    pub fn named_identity(&self, element: &EncryptedElement) -> Option<IdentityKey> {
+        self.read_key_exchange(element).map(|exchange| exchange.identity)
+    }
+
     fn read_key_exchange(&self, element: &EncryptedElement) -> Option<KeyExchange> {
         let entry = element.find_key(self.own_jid, self.account.device_id())?;
         if entry.kind != KeyKind::KeyExchange {

@@ -71,7 +71,9 @@ fn a_message_that_waits_is_read_with_the_prekeys_that_were_kept_with_it() {
         let (mut alice, mut bob) = (alice(), bob());
         let first = alice.say(&bob, namespace, "it has waited");
         let second = alice.say(&bob, namespace, "so has this");
-        let kept = Machine::new(bob.account(), bob.jid).keep_prekeys(&first).unwrap();
+        let machine = Machine::new(bob.account(), bob.jid);
+        assert_eq!(machine.named_identity(&first), Some(alice.account().identity_key()));
+        let kept = machine.keep_prekeys(&first).unwrap();
         let kept = KeptPrekeys::from_bytes(&kept.to_bytes().unwrap()).unwrap();
 
         // Two weeks later nothing of them is left.
@@ -103,6 +105,7 @@ fn a_message_that_waits_is_read_with_the_prekeys_that_were_kept_with_it() {
         alice.hear(&bob, &answer);
         let third = alice.say(&bob, namespace, "this starts no session");
         assert!(Machine::new(&with, bob.jid).keep_prekeys(&third).is_none());
+        assert_eq!(Machine::new(&with, bob.jid).named_identity(&third), None);
     }
 }
 
