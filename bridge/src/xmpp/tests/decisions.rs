@@ -401,6 +401,11 @@ async fn a_distrusted_key_is_kept_out_when_its_device_has_another_by_then() {
         let is_refused =
             matches!(&told, RemoteEventKind::Refused { fingerprint } if *fingerprint == key);
         assert!(is_refused, "{decision:?}");
+        for namespace in Namespace::ALL {
+            let push = world.bob.push(namespace, &world.bob.devices());
+            world.deliver(&World::message(BOB, "pushed", vec![push])).await;
+        }
+        world.settle().await;
         world.alice_says("m2", "to the phone", PlaintextPolicy::Refuse).await.unwrap();
         let message = next_sent(&mut world, "m2").await;
         assert!(!laptop(&world).is_addressed_by(&message), "{decision:?}");

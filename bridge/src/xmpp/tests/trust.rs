@@ -310,6 +310,7 @@ async fn a_device_that_is_not_understood_and_has_another_identity_is_told() {
     world.bob.reinstall_under_the_same_number(7);
     world.deliver(&lost).await;
     assert!(matches!(world.next_event().await, RemoteEventKind::Undecryptable { .. }));
+    world.settle().await;
     let fingerprints = vec![world.bob.fingerprint()];
     let told = world.next_event().await;
     assert!(told == RemoteEventKind::Held(Hold::IdentityChanged { fingerprints }));
