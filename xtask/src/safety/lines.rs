@@ -88,6 +88,8 @@ pub const LINES: &[Line] = &[
         "bridge portal::tests::legs::a_contact_learns_only_of_people_who_have_joined_a_chat_with_them", "strangers_inquiries", Holds),
     line(IDENTITY, "what both have compared is verified also where the bridge dies when the ghost has signed",
         "tests::flows verification::a_death_after_the_ghost_has_signed_leaves_what_was_compared_verified", "signed_and_killed", Holds),
+    line(IDENTITY, "an older signature of the ghost lifts no distrust where a comparison was lost",
+        "tests::flows verification::an_older_signature_lifts_no_distrust_where_a_comparison_was_lost", "older_signature", Holds),
     line(IDENTITY, "a device of a contact that is distrusted is followed by a new room key",
         "tests::flows trust_commands::a_distrusted_device_gets_nothing_and_is_not_delivered", "device_distrusted", Holds),
     line(IDENTITY, "a distrusted key is kept out under the number of a trusted device, and no approval lets it in",
@@ -159,6 +161,9 @@ pub const LINES: &[Line] = &[
 
     line(DOWNGRADE, "a portal stays encrypted whatever the homeserver says of it",
         "tests::flows forgeries::state::a_portal_stays_encrypted_whatever_the_homeserver_says", "denied_encryption", Holds),
+    line(DOWNGRADE, "a portal is encrypted where the person encrypts, though the homeserver denied it at the join",
+        "tests::flows forgeries::state::a_portal_is_encrypted_where_the_person_encrypts_though_the_homeserver_denied_it",
+        "denied_at_the_join", Holds),
     line(DOWNGRADE, "a command in the clear is not obeyed where commands were encrypted",
         "tests::flows forgeries::state::a_command_in_the_clear_is_not_obeyed_where_commands_were_encrypted", "denied_commands", Holds),
     line(DOWNGRADE, "plaintext in an encrypted room is refused, and its author told",
