@@ -48,17 +48,14 @@ impl Command for Distrust {
         match call.hub.distrust_device(portal, &device.fingerprint, &by).await {
             Ok(0) => {
                 let fingerprints = [device.fingerprint.clone()];
-                let known = match device.trust {
-                    DeviceTrust::Changed => DeviceTrust::Changed,
-                    _ => DeviceTrust::Distrusted,
-                };
+                let known = DeviceTrust::Distrusted;
                 let before = format!("Device {} was distrusted before.", device.id);
                 words::nothing_decided(call, portal, &fingerprints, known, before).await
             }
             Ok(_) if device.trust == DeviceTrust::Changed => format!(
                 "The identity that device {} presents now is distrusted: it gets nothing, and \
-                 nothing of it is delivered, under whatever number. Your messages wait until the \
-                 device presents the old one again, or until you distrust that one too.",
+                 nothing of it is delivered, under whatever number. Your messages go to your contact's \
+                 other devices, and to this one when it presents the old one again.",
                 device.id
             ),
             Ok(_) => format!(

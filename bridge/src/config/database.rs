@@ -45,8 +45,8 @@ pub(super) const COMMENTS: super::Comments = &[
     (
         "url",
         "`sqlite:FILE` (beside this file unless it starts with /) or `postgres://user@host/name`, for\n\
-         another machine with `?sslmode=verify-full`. One with a password in it can stand in a file of its\n\
-         own, named by `url_file` instead.",
+         another machine with `?sslmode=verify-full&sslrootcert=FILE`. One with a password in it can stand\n\
+         in a file of its own, named by `url_file` instead.",
     ),
     (
         "key_file",
@@ -176,7 +176,8 @@ pub enum DatabaseUrlError {
     /// Another machine, and no encryption on the way.
     #[error(
         "is not on this machine; use localhost or its socket, and for another machine add \
-         ?sslmode=verify-full (with sslrootcert=FILE where its certificate is of your own authority)"
+         ?sslmode=verify-full&sslrootcert=FILE with the authorities that may have signed its certificate, \
+         for example /etc/ssl/certs/ca-certificates.crt"
     )]
     OtherMachine,
 }

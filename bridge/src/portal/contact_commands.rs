@@ -4,7 +4,9 @@
 
 use ruma::{OwnedUserId, UserId};
 
-use super::{Hub, StepError, contact_compares::Answered, notices::contact::HELP};
+use super::{
+    Hub, StepError, contact_compares::Answered, from_remote::Step, notices::contact::HELP,
+};
 use crate::{
     network::{Answer, Inquiry, LegSecurity, MessageContent, RemoteUserId},
     store::{Notice, PendingRemoteEvent},
@@ -37,29 +39,38 @@ enum Wish {
 const ONLY_ENCRYPTED: &str =
     "I take this only encrypted. Switch on OMEMO in this chat and write it again.";
 
-/// The short word for what a contact wrote to the bridge, and the bridge could not read.
-const UNREADABLE: &str = "unreadable";
+/// Why something that a contact wrote to the bridge was not taken: a short word, and the words for them.
+pub(super) type NotTaken = (&'static str, &'static str);
 
-/// For the contact: it could not be decrypted.
-pub(super) const NOT_READ: &str = "⚠️ I could not read what you wrote to me, and have done nothing. Please send it \
-    again. I say this once an hour: what I do not answer, I have not taken.";
+/// It could not be decrypted.
+pub(super) const UNREADABLE: NotTaken = (
+    "unreadable",
+    "⚠️ I could not read what you wrote to me, and have done nothing. Please send it \
+    again. I say this once an hour: what I do not answer, I have not taken.",
+);
 
-/// For the contact: nobody can approve their keys in the bridge's own chat.
-pub(super) const NOT_TAKEN: &str = "⚠️ I have not taken what you wrote to me, and have done nothing: the device that \
+/// Nobody can approve a contact's keys in the bridge's own chat.
+pub(super) const UNAPPROVED: NotTaken = (
+    "unapproved",
+    "⚠️ I have not taken what you wrote to me, and have done nothing: the device that \
     it came from has another encryption key than before. Write from another device, or remove the keys of this one \
-    in your client and let it make new ones. I say this once an hour: what I do not answer, I have not taken.";
+    in your client and let it make new ones. I say this once an hour: what I do not answer, I have not taken.",
+);
 
 impl Hub {
     /// Tells a contact that what they wrote to the bridge was not taken: it may have been a decision about a person.
     pub(super) async fn cannot_obey(
         &self,
         row: &PendingRemoteEvent,
-        text: &str,
-    ) -> Result<(), StepError> {
+        (kind, text): NotTaken,
+    ) -> Result<Step, StepError> {
         let contact = &row.event.chat.contact;
-        let notice = Notice { scope: contact.as_str(), subject: "", kind: UNREADABLE };
-        self.tell_contact_of_batch(contact, notice, text).await?;
-        self.end_row(row).await
+        let notice = Notice { scope: contact.as_str(), subject: "", kind };
+        let is_told = self.tell_contact_of_batch(contact, notice, text).await?;
+        if !is_told && !self.has_waited_too_long(row) {
+            return Ok(Step::Waits);
+        }
+        self.end(row).await
     }
 
     /// Carries out what a contact wrote to the bridge, and answers. It is done before it begins, like a command of a
@@ -150,7 +161,10 @@ impl Hub {
             Answered::Done => "I have ended it. Somebody may be listening: do not trust this chat \
                 until a comparison has succeeded."
                 .to_owned(),
-            Answered::Nothing => "There is nothing to compare now.".to_owned(),
+            Answered::Nothing if is_same => "There is nothing to compare now.".to_owned(),
+            Answered::Nothing => "There is nothing to compare now. If something was not the same \
+                before, write “distrust”: then nothing crosses between you and them."
+                .to_owned(),
             Answered::Ambiguous => {
                 let people = self.comparing_with(contact).await?;
                 whom(if is_same { "match" } else { "no match" }, &people)

@@ -29,23 +29,47 @@ impl Hub {
         user: Option<&UserId>,
         is_same: bool,
     ) -> Result<Answered, StepError> {
+        let mut rows = self.comparisons_to_answer(contact, is_same).await?;
+        rows.retain(|row| user.is_none_or(|user| row.user_id == user));
+        match rows.as_slice() {
+            [] => Ok(Answered::Nothing),
+            [row] => {
+                // Nobody else goes on with it meanwhile: what is taken back must not be counted.
+                let answer = self.answer_comparison(row, is_same);
+                self.verifying.alone(&row.ghost, answer).await
+            }
+            _ => Ok(Answered::Ambiguous),
+        }
+    }
+
+    /// The comparisons that a contact can answer so now.
+    async fn comparisons_to_answer(
+        &self,
+        contact: &RemoteUserId,
+        is_same: bool,
+    ) -> Result<Vec<StoredVerification>, StepError> {
         let mut tx = self.parts.db.read().await?;
         let mut rows = tx.verifications().load_by_contact(contact).await?;
-        drop(tx);
-        rows.retain(|row| user.is_none_or(|user| row.user_id == user));
         rows.retain(|row| match row.stage {
             VerificationStage::Shown => true,
             // They may think better of it as long as the person has not answered.
             VerificationStage::Confirmed => !is_same,
             VerificationStage::AskedByUser | VerificationStage::AskedByContact => false,
         });
-        let row = match rows.as_slice() {
-            [] => return Ok(Answered::Nothing),
-            [row] => row,
-            _ => return Ok(Answered::Ambiguous),
-        };
+        Ok(rows)
+    }
+
+    async fn answer_comparison(
+        &self,
+        known: &StoredVerification,
+        is_same: bool,
+    ) -> Result<Answered, StepError> {
+        let rows = self.comparisons_to_answer(&known.contact, is_same).await?;
+        let is_known =
+            |row: &&StoredVerification| row.ghost == known.ghost && row.flow == known.flow;
+        let Some(row) = rows.iter().find(is_known) else { return Ok(Answered::Nothing) };
         let step = match is_same {
-            true if self.standing(&row.user_id, contact).await == Standing::Doubtful => {
+            true if self.standing(&row.user_id, &row.contact).await == Standing::Doubtful => {
                 self.end_for(row, words::STRANGE_DEVICE).await?;
                 return Ok(Answered::Nothing);
             }

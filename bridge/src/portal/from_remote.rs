@@ -8,7 +8,7 @@ use ruma::{EventId, UserId};
 
 use super::{
     Hub, LOOK_AGAIN, StepError,
-    contact_commands::{NOT_READ, NOT_TAKEN},
+    contact_commands::{UNAPPROVED, UNREADABLE},
     contact_trust::DISTRUSTED_BY_CONTACT,
     content,
     create_room::{NoRoom, is_usable},
@@ -193,14 +193,14 @@ impl Hub {
         match &row.event.kind {
             RemoteEventKind::Message { content, security, .. } => {
                 self.obey_contact(row, content, *security).await?;
+                Ok(Step::Done)
             }
-            RemoteEventKind::Undecryptable { .. } => self.cannot_obey(row, NOT_READ).await?,
+            RemoteEventKind::Undecryptable { .. } => self.cannot_obey(row, UNREADABLE).await,
             RemoteEventKind::Held(_) | RemoteEventKind::Expired => {
-                self.cannot_obey(row, NOT_TAKEN).await?;
+                self.cannot_obey(row, UNAPPROVED).await
             }
-            _ => self.end_row(row).await?,
+            _ => self.end(row).await,
         }
-        Ok(Step::Done)
     }
 
     /// What became of messages to the contact, and what waits for whom.

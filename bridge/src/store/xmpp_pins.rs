@@ -4,7 +4,9 @@
 //! A device is pinned on first use until any device of the contact was verified in the chat; from
 //! then on a new one waits for a person's word. Whatever changes is in the key log too.
 
-use e2ee::omemo::{DeviceId, IdentityKey};
+use std::collections::BTreeSet;
+
+use e2ee::omemo::{DeviceId, IdentityKey, Namespace};
 
 use crate::network::{ChatKey, Decider, DeviceDecision, DeviceTrust};
 
@@ -27,7 +29,7 @@ pub struct DevicePin {
     pub trust: PinTrust,
     /// Since when, in milliseconds since 1970; 0 when that was not kept.
     pub since_ms: i64,
-    /// Another identity that the device presents, and that waits for approval.
+    /// Another identity that the device presents.
     pub change: Option<PinChange>,
 }
 
@@ -51,6 +53,8 @@ pub struct PinChange {
     pub identity: IdentityKey,
     /// Since when, in milliseconds since 1970; 0 when that was not kept.
     pub since_ms: i64,
+    /// Whether it waits for approval, or is distrusted.
+    pub trust: PinTrust,
 }
 
 /// What came of comparing a presented identity with the pin.
@@ -83,9 +87,16 @@ impl DevicePin {
         self.change.map_or(self.identity, |change| change.identity)
     }
 
+    /// The identity that the device presents and that waits for approval.
+    pub fn waiting_change(&self) -> Option<IdentityKey> {
+        let change = self.change.filter(|change| change.trust == PinTrust::Waiting)?;
+        Some(change.identity)
+    }
+
     /// What the device is to a person.
     pub fn device_trust(&self) -> DeviceTrust {
         match (self.change, self.trust) {
+            (Some(PinChange { trust: PinTrust::Distrusted, .. }), _) => DeviceTrust::Distrusted,
             (Some(_), _) => DeviceTrust::Changed,
             (None, PinTrust::Pinned) => DeviceTrust::Pinned,
             (None, PinTrust::Verified) => DeviceTrust::Verified,
@@ -130,6 +141,7 @@ struct Row {
     since_ms: i64,
     changed_to: Option<String>,
     changed_ms: Option<i64>,
+    changed_distrusted: i64,
 }
 
 impl TryFrom<Row> for DevicePin {
@@ -145,9 +157,14 @@ impl TryFrom<Row> for DevicePin {
             change: change.map(|identity| PinChange {
                 identity,
                 since_ms: row.changed_ms.unwrap_or_default(),
+                trust: trust_of_change(row.changed_distrusted > 0),
             }),
         })
     }
+}
+
+fn trust_of_change(is_distrusted: bool) -> PinTrust {
+    if is_distrusted { PinTrust::Distrusted } else { PinTrust::Waiting }
 }
 
 fn identity_column(identity: IdentityKey) -> String {
@@ -176,7 +193,12 @@ impl XmppOmemo<'_> {
     /// When the database failed.
     pub async fn load_pins(&mut self, chat: &ChatKey) -> Result<Vec<DevicePin>, StoreError> {
         let rows: Vec<Row> = sqlx::query_as(
-            "SELECT device_id, identity, trust, since_ms, changed_to, changed_ms FROM xmpp_pins \
+            "SELECT device_id, identity, trust, since_ms, changed_to, changed_ms, \
+                 (SELECT COUNT(*) FROM xmpp_distrusted \
+                  WHERE xmpp_distrusted.local_user = xmpp_pins.local_user \
+                    AND xmpp_distrusted.contact = xmpp_pins.contact \
+                    AND xmpp_distrusted.identity = xmpp_pins.changed_to) AS changed_distrusted \
+             FROM xmpp_pins \
              WHERE local_user = $1 AND contact = $2 ORDER BY device_id",
         )
         .bind(local_user(&chat.local))
@@ -210,7 +232,12 @@ impl XmppOmemo<'_> {
         device: DeviceId,
     ) -> Result<Option<DevicePin>, StoreError> {
         let row: Option<Row> = sqlx::query_as(
-            "SELECT device_id, identity, trust, since_ms, changed_to, changed_ms FROM xmpp_pins \
+            "SELECT device_id, identity, trust, since_ms, changed_to, changed_ms, \
+                 (SELECT COUNT(*) FROM xmpp_distrusted \
+                  WHERE xmpp_distrusted.local_user = xmpp_pins.local_user \
+                    AND xmpp_distrusted.contact = xmpp_pins.contact \
+                    AND xmpp_distrusted.identity = xmpp_pins.changed_to) AS changed_distrusted \
+             FROM xmpp_pins \
              WHERE local_user = $1 AND contact = $2 AND device_id = $3",
         )
         .bind(local_user(&chat.local))
@@ -361,14 +388,15 @@ impl XmppOmemo<'_> {
         if pin.presented() == presented {
             return Ok(Presented::Known);
         }
+        let is_distrusted = self.is_distrusted(chat, presented).await?;
         let (changed, outcome) = if pin.identity == presented {
             (DevicePin { change: None, ..pin }, Presented::Returned)
         } else if pin.trust == PinTrust::Waiting {
-            let is_distrusted = self.is_distrusted(chat, presented).await?;
             let trust = if is_distrusted { PinTrust::Distrusted } else { pin.trust };
             (DevicePin { identity: presented, trust, since_ms: now_ms, ..pin }, Presented::News)
         } else {
-            let change = Some(PinChange { identity: presented, since_ms: now_ms });
+            let trust = trust_of_change(is_distrusted);
+            let change = Some(PinChange { identity: presented, since_ms: now_ms, trust });
             (DevicePin { change, ..pin }, Presented::News)
         };
         self.save_pin(chat, &changed).await?;
@@ -457,6 +485,33 @@ impl XmppOmemo<'_> {
         .bind(is_verified)
         .execute(&mut *self.conn)
         .await?;
+        Ok(())
+    }
+
+    /// Forgets the pins of the devices that a contact has taken off their lists. For chats in which nobody decides about
+    /// devices: what was pinned there on first use is pinned anew with the next message of such a device.
+    ///
+    /// # Errors
+    /// When nothing was stored.
+    pub async fn forget_unlisted_pins(&mut self, chat: &ChatKey) -> Result<(), StoreError> {
+        let mut listed = BTreeSet::new();
+        for namespace in Namespace::ALL {
+            let known = self.find_devices(chat, namespace).await?;
+            listed.extend(known.into_iter().flat_map(|known| known.devices));
+        }
+        for pin in self.load_pins(chat).await? {
+            if listed.contains(&pin.device) {
+                continue;
+            }
+            sqlx::query(
+                "DELETE FROM xmpp_pins WHERE local_user = $1 AND contact = $2 AND device_id = $3",
+            )
+            .bind(local_user(&chat.local))
+            .bind(chat.contact.as_str())
+            .bind(i64::from(pin.device.value()))
+            .execute(&mut *self.conn)
+            .await?;
+        }
         Ok(())
     }
 

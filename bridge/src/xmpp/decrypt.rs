@@ -491,8 +491,8 @@ impl Core {
     ) -> Result<bool, StoreError> {
         let is_news = self.take_presented(tx, chat, device, identity).await?;
         let pins = tx.xmpp_omemo().load_pins(chat).await?;
-        let is_changed = pins.iter().any(|pin| pin.device == device && pin.change.is_some());
-        if is_news && is_changed {
+        let is_of_it = |pin: &DevicePin| pin.device == device && pin.waiting_change().is_some();
+        if is_news && pins.iter().any(is_of_it) {
             let kind = RemoteEventKind::Held(hold_for(&pins, device));
             let event = RemoteEvent { chat: chat.clone(), sent_at_ms: None, kind };
             tx.remote_inbox().insert(&event).await?;
@@ -583,6 +583,9 @@ fn why(error: &DecryptError) -> &'static str {
         DecryptError::Replayed => {
             "its key was used before: the contact's client has lost its state, or somebody has \
              altered a repetition"
+        }
+        DecryptError::Affix("from") => {
+            "the contact's client does not name its author inside the encryption, or it is another"
         }
         _ => "it is malformed or was altered on its way",
     }

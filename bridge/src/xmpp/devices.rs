@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error_chain,
-    network::ChatKey,
+    network::{Author, ChatKey},
     queue::aside,
     store::{KnownDevices, StoreError},
 };
@@ -172,6 +172,9 @@ impl Core {
                 Namespace::Legacy => devices.legacy = list,
                 Namespace::V2 => devices.v2 = list,
             }
+        }
+        if all_visible && chat.local == Author::Bridge {
+            tx.xmpp_omemo().forget_unlisted_pins(chat).await?;
         }
         tx.commit().await?;
         if all_visible {
@@ -379,6 +382,9 @@ impl Core {
         // Counted while no other transaction writes: who sees it sees what it counts.
         self.seen.pushed(chat, namespace);
         let changed = tx.xmpp_omemo().save_devices(chat, namespace, &known).await?;
+        if changed && chat.local == Author::Bridge {
+            tx.xmpp_omemo().forget_unlisted_pins(chat).await?;
+        }
         tx.commit().await?;
         self.seen.bundles_may_be_new(chat);
         Ok(changed)

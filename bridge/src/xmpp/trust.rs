@@ -286,7 +286,7 @@ pub(super) fn hold_for(pins: &[DevicePin], device: DeviceId) -> Hold {
             fingerprints: pins
                 .iter()
                 .filter(|pin| pin.is_trusted())
-                .filter_map(|pin| pin.change.map(|change| change.identity.fingerprint()))
+                .filter_map(|pin| pin.waiting_change().map(|identity| identity.fingerprint()))
                 .collect(),
         },
     }
@@ -308,11 +308,11 @@ pub(super) fn hold_without_reader(pins: &[DevicePin], listed: &BTreeSet<DeviceId
 
 /// The identities of trusted devices, among those that the contact has listed, that have changed
 /// and wait for approval. They hold back every message; a change of a device that gets nothing
-/// anyway does not.
+/// anyway does not, nor one that the person has said no to.
 pub(super) fn changed_fingerprints(pins: &[DevicePin], listed: &BTreeSet<DeviceId>) -> Vec<String> {
     pins.iter()
         .filter(|pin| listed.contains(&pin.device) && pin.is_trusted())
-        .filter_map(|pin| pin.change.map(|change| change.identity.fingerprint()))
+        .filter_map(|pin| pin.waiting_change().map(|identity| identity.fingerprint()))
         .collect()
 }
 

@@ -40,8 +40,8 @@ pub const PREKEY_REFILL: usize = 25;
 /// How long a signed prekey is published. The one before it is kept as long again.
 pub const SIGNED_PREKEY_PERIOD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// How far ahead of the clock a signed prekey may have been made, for a clock that is set right. One that is further
-/// ahead was made under a wrong clock: it is replaced, as it would not be until that time comes.
+/// How far ahead of the clock a signed prekey may have been made. One that is further ahead counts as made now: until
+/// its time comes it would not be replaced.
 pub const SIGNED_PREKEY_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// From this message number on a ratchet key is stale and an answer is due (XEP-0384, 5.3).

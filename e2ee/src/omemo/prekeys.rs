@@ -161,9 +161,14 @@ impl Prekeys {
         now: SystemTime,
         rng: &mut (impl CryptoRng + RngCore),
     ) -> bool {
-        let (now_s, created_at_s) = (seconds(now), self.signed.created_at_s);
-        let rotate = now_s.saturating_sub(created_at_s) >= SIGNED_PREKEY_PERIOD.as_secs()
-            || created_at_s.saturating_sub(now_s) > SIGNED_PREKEY_AHEAD.as_secs();
+        let now_s = seconds(now);
+        // It was made while the clock was ahead, or the clock is behind now: it is as if it were made now.
+        let redate = self.signed.created_at_s.saturating_sub(now_s) > SIGNED_PREKEY_AHEAD.as_secs();
+        if redate {
+            self.signed.created_at_s = now_s;
+        }
+        let age_s = now_s.saturating_sub(self.signed.created_at_s);
+        let rotate = age_s >= SIGNED_PREKEY_PERIOD.as_secs();
         if rotate {
             let next = sign_prekey(namespace, following(self.signed.id), identity, now, rng);
             self.previous_signed = Some(std::mem::replace(&mut self.signed, next));
@@ -172,7 +177,7 @@ impl Prekeys {
         if refill {
             self.refill(rng);
         }
-        rotate || refill
+        redate || rotate || refill
     }
 
     fn refill(&mut self, rng: &mut (impl CryptoRng + RngCore)) {

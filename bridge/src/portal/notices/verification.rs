@@ -12,7 +12,8 @@ pub(in crate::portal) const CONTACT_OUT_OF_REACH: &str = "Your contact cannot be
 /// For the person: somebody else might read and answer.
 pub(in crate::portal) const STRANGE_DEVICE: &str = "The comparison was ended: your contact has a device \
     that you have neither verified nor approved, or their server did not answer. See “!xmpp \
-    devices”, then “!xmpp approve” or “!xmpp distrust”. Nothing was verified.";
+    devices”, then “!xmpp approve” what is theirs; what is not, “!xmpp distrust” and tell them to take it off \
+    their account. Nothing was verified.";
 
 /// For the person: nothing ties the device they began with to them.
 pub(in crate::portal) const UNSIGNED_DEVICE: &str = "Verify your own device first (in Element: \

@@ -353,6 +353,19 @@ async fn a_contact_learns_that_what_they_wrote_to_the_bridge_was_not_taken() {
 }
 
 #[tokio::test]
+async fn a_contact_who_cannot_be_told_so_is_told_later() {
+    let world = World::with_identity().await;
+    let bridges = ChatKey { local: Author::Bridge, contact: chat().contact };
+    let kind = RemoteEventKind::Undecryptable { reason: "the session is lost".to_owned() };
+    *world.remote.takes.lock().unwrap() = Takes::Outage;
+    world.bob(&bridges, kind).await;
+    assert!(world.told_bob().is_empty());
+    *world.remote.takes.lock().unwrap() = Takes::Everything;
+    world.drain(&bridges).await;
+    assert_eq!(world.told_bob().len(), 1);
+}
+
+#[tokio::test]
 async fn a_person_without_a_known_identity_is_distrusted_all_the_same() {
     let world = World::new().await;
     let answer = world.bob_tells(&format!("trust {KEY}")).await;

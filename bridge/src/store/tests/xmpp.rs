@@ -29,6 +29,7 @@ on_both_databases!(
     a_distrusted_identity_is_so_under_every_number,
     device_lists_tell_whether_they_changed,
     healing_is_bounded,
+    pins_of_devices_that_are_listed_nowhere_can_be_forgotten,
     contacts_are_asked_once,
     subscribers_come_and_go,
     names_are_replaced,
@@ -231,7 +232,8 @@ async fn a_change_is_news_once_and_approved_with_its_sessions(location: TestData
         let presented = omemo.present(&bob(), device(id), identity(u), 2).await.unwrap();
         assert_eq!(presented, outcome, "{id} {u}");
     }
-    let change = Some(PinChange { identity: identity(16), since_ms: 2 });
+    let trust = PinTrust::Waiting;
+    let change = Some(PinChange { identity: identity(16), since_ms: 2, trust });
     assert_eq!(pins(&mut omemo).await[0].change, change);
     assert!(!pins(&mut omemo).await[0].may_read());
 
@@ -314,6 +316,23 @@ async fn a_distrusted_identity_is_so_under_every_number(location: TestDatabase) 
     // Who names it means it.
     assert!(decide(&mut omemo, 1, 16, DeviceDecision::Verify).await);
     assert_eq!(pins(&mut omemo).await[0].identity, identity(16));
+}
+
+async fn pins_of_devices_that_are_listed_nowhere_can_be_forgotten(location: TestDatabase) {
+    let (_db, mut tx) = begin(&location).await;
+    let mut omemo = tx.xmpp_omemo();
+    for (namespace, id) in [(Namespace::V2, 1), (Namespace::Legacy, 2)] {
+        let list = KnownDevices { devices: vec![device(id)], known_ms: 7 };
+        omemo.save_devices(&bob(), namespace, &list).await.unwrap();
+    }
+    for id in [1, 2, 3] {
+        omemo.pin(&bob(), device(id), identity(9), 1).await.unwrap();
+        omemo.pin(&chat("carol@example.net"), device(id), identity(9), 1).await.unwrap();
+    }
+    omemo.forget_unlisted_pins(&bob()).await.unwrap();
+    let left: Vec<DeviceId> = pins(&mut omemo).await.iter().map(|pin| pin.device).collect();
+    assert_eq!(left, [device(1), device(2)]);
+    assert_eq!(omemo.count_pins(&chat("carol@example.net")).await.unwrap(), 3);
 }
 
 async fn device_lists_tell_whether_they_changed(location: TestDatabase) {

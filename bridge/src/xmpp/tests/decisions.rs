@@ -416,6 +416,7 @@ async fn a_distrusted_key_is_kept_out_when_its_device_has_another_by_then() {
 #[tokio::test]
 async fn a_key_that_is_only_presented_is_distrusted_under_every_number() {
     let mut world = World::new(Contact::new(1)).await;
+    world.bob_gets_a_laptop(3).await;
     world.alice_says("m1", "one", PlaintextPolicy::Refuse).await.unwrap();
     next_sent(&mut world, "m1").await;
     let own = world.bob.account.clone();
@@ -429,6 +430,12 @@ async fn a_key_that_is_only_presented_is_distrusted_under_every_number() {
     assert!(matches!(next_event(&mut world).await, RemoteEventKind::Refused { .. }), "what waited");
     assert_eq!(world.decide(named, DeviceDecision::Distrust).await, Ok(0), "it is so already");
     assert_eq!(world.decide(named, DeviceDecision::Approve).await, Ok(0));
+    let devices = world.client.devices(&chat()).await.unwrap();
+    let known = devices.iter().find(|device| device.fingerprint == key).unwrap();
+    assert_eq!(known.trust, DeviceTrust::Distrusted);
+    world.alice_says("m2", "to the laptop", PlaintextPolicy::Refuse).await.unwrap();
+    let message = next_sent(&mut world, "m2").await;
+    assert!(laptop(&world).is_addressed_by(&message) && !world.bob.is_addressed_by(&message));
 
     world.bob.account = own;
     let told = first_key_comes_back(&mut world, &key).await;

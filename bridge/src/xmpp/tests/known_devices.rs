@@ -168,7 +168,8 @@ async fn a_known_device_can_be_decided_about_though_the_contacts_server_is_silen
 #[test]
 fn only_a_change_of_a_listed_and_trusted_device_holds_messages() {
     let [first, second] = [1, 2].map(|seed| Contact::new(seed).account.identity_key());
-    let change = Some(PinChange { identity: second, since_ms: 2 });
+    let change_that = |trust| Some(PinChange { identity: second, since_ms: 2, trust });
+    let change = change_that(PinTrust::Waiting);
     let pin = |device: u32, trust, change| DevicePin {
         device: DeviceId::new(device).unwrap(),
         identity: first,
@@ -181,8 +182,9 @@ fn only_a_change_of_a_listed_and_trusted_device_holds_messages() {
         pin(2, PinTrust::Pinned, None),
         pin(3, PinTrust::Distrusted, change),
         pin(4, PinTrust::Verified, change),
+        pin(5, PinTrust::Verified, change_that(PinTrust::Distrusted)),
     ];
-    let listed = [1, 2, 3].map(|device| DeviceId::new(device).unwrap()).into();
+    let listed = [1, 2, 3, 5].map(|device| DeviceId::new(device).unwrap()).into();
     assert_eq!(changed_fingerprints(&pins, &listed), [second.fingerprint()]);
 }
 
