@@ -1,5 +1,7 @@
 //! Emoji compared across the bridge.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use anyhow::{Context, Result, ensure};
 use axum::http::Method;
 use serde_json::{Value, json};
@@ -34,6 +36,18 @@ impl Chat {
     /// Waits until the bridge itself says something to Bob that contains these words.
     pub(super) async fn bridge_tells_bob(&self, words: &str) -> Result<Received> {
         bridge_tells(&self.bob, words).await
+    }
+
+    /// As [`Self::bridge_tells_bob`], a second time.
+    async fn bridge_tells_bob_again(&self, words: &str) -> Result<()> {
+        let times = AtomicUsize::new(0);
+        let says_again = |it: &Received| {
+            it.sender == COMPONENT
+                && it.body.contains(words)
+                && times.fetch_add(1, Ordering::SeqCst) > 0
+        };
+        let waited = self.bob.message_where(SOON, says_again).await;
+        waited.map(drop).with_context(|| format!("the bridge did not say `{words}` again"))
     }
 
     pub(super) async fn bob_answers(&self, word: &str) -> Result<()> {
@@ -205,9 +219,12 @@ async fn an_older_signature_lifts_no_distrust_where_a_comparison_was_lost() -> R
     chat.bridge_tells_bob("Verified: ").await?;
     chat.bob_answers("distrust").await?;
     chat.bridge_tells_bob("You have distrusted").await?;
-    chat.alice_begins_and_both_see_the_same().await?;
+    chat.bob_answers(&format!("verify {}", chat.alice.user_id())).await?;
+    chat.bridge_tells_bob_again("I have asked").await?;
+    chat.alice.accept_verification_from(&chat.ghost()).await?;
+    chat.bridge_tells_bob_again("Write “match” or “no match”").await?;
     chat.bob_answers("match").await?;
-    chat.bridge_tells_bob("I wait for them").await?;
+    chat.bridge_tells_bob_again("I wait for them").await?;
     chat.world.bridge.kill().await?;
     chat.world.bridge.run_connected().await?;
 
