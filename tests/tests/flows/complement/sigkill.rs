@@ -1,5 +1,7 @@
 //! The bridge is killed after the homeserver has carried a request out, and before it has answered.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use axum::http::Method;
 use tests::evil_hs::Rule;
@@ -8,6 +10,9 @@ use tests::{EvilHomeserver, Namespace, World};
 use super::Outcome;
 use crate::Chat;
 use crate::keys_used::KeysUsed;
+
+/// How long a client takes to read what it has got.
+const TO_READ: Duration = Duration::from_secs(5);
 
 /// Bob's first message makes his ghost and a room key; the bridge dies on the way.
 async fn die_at(story: &str, method: Method, path: &str) -> Result<(Chat, EvilHomeserver)> {
@@ -51,6 +56,9 @@ async fn sigkill_before_keys_upload_response() -> Result<()> {
     // What Alice writes lets the ghost look after its keys.
     chat.alice.send(&chat.room, "A key is missing").await?;
     held.applied(1).await?;
+    // Where the message has left before, Bob's client is to have read it: what it asks the bridge for stays unanswered
+    // when the bridge dies.
+    let _ = chat.bob.receives_within("A key is missing", TO_READ).await;
     chat.world.bridge.kill().await?;
     drop(held);
     chat.world.bridge.run_connected().await?;
