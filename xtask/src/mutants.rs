@@ -78,6 +78,7 @@ const PARTS: [Part; 5] = [
         files: &[
             "bridge/src/xmpp/trust.rs",
             "bridge/src/xmpp/decrypt.rs",
+            "bridge/src/xmpp/heal.rs",
             "bridge/src/xmpp/encrypt.rs",
         ],
     },

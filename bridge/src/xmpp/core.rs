@@ -17,6 +17,7 @@ use super::{
     XmppConfig,
     address::{Addresses, NoAddress},
     adhoc::Forms,
+    heal::Broken,
     link::Link,
 };
 use crate::{
@@ -29,19 +30,8 @@ use crate::{
 /// How long a contact's server may take to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Sessions with the devices of one contact that are being replaced at the same time. Whoever makes up devices keeps no
-/// more busy; what is left out is tried with the next message that cannot be understood.
-const HEALS_OF_CHAT: usize = 4;
-/// With those of all contacts on one server.
-const HEALS_OF_SERVER: usize = SLOTS;
-/// In all.
-const HEALS: usize = 16 * HEALS_OF_SERVER;
-
 /// Questions to one server at the same time; the others wait for an answer to one of these.
 pub(super) const SLOTS: usize = 64;
-
-/// A session that is to be replaced.
-pub(super) type Broken = (ChatKey, DeviceId, Namespace);
 
 /// The component.
 pub(super) struct Core {
@@ -314,19 +304,6 @@ impl Core {
 
     pub(super) fn healing(&self) -> MutexGuard<'_, HashSet<Broken>> {
         self.healing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether nobody replaces this session yet, and there is room: then the caller does.
-    pub(super) fn may_heal(&self, broken: &Broken) -> bool {
-        let server = |chat: &ChatKey| chat.contact.as_str().rsplit('@').next().map(str::to_owned);
-        let mut healing = self.healing();
-        let of_chat = healing.iter().filter(|other| other.0 == broken.0).count();
-        let of_server =
-            healing.iter().filter(|other| server(&other.0) == server(&broken.0)).count();
-        of_chat < HEALS_OF_CHAT
-            && of_server < HEALS_OF_SERVER
-            && healing.len() < HEALS
-            && healing.insert(broken.clone())
     }
 
     /// A generator of its own for one call, seeded from the injected one.

@@ -19,13 +19,9 @@ use super::{
     xml,
 };
 use crate::{
-    error_chain,
     network::{ChatKey, LegSecurity, RemoteEvent, RemoteEventKind, RemoteMessageId},
     store::{DevicePin, PendingStanza, Presented, Remedy, StoreError, Transaction},
 };
-
-/// A broken session with a device is replaced at most this often.
-const HEAL_EVERY_MS: i64 = 60 * 60 * 1000;
 
 /// What is to be done once the commit has happened.
 #[derive(Default)]
@@ -83,13 +79,7 @@ impl Core {
             self.announce(chat).await;
         }
         if let Some((device, namespace)) = afterwards.heal {
-            let broken = (chat.clone(), device, namespace);
-            if self.may_heal(&broken) {
-                self.spawn(|core| async move {
-                    core.heal(&broken.0, device, namespace).await;
-                    core.healing().remove(&broken);
-                });
-            }
+            self.begin_heal((chat.clone(), device, namespace));
         }
     }
 
@@ -322,30 +312,12 @@ impl Core {
             true => undecryptable(tx, chat, message, why(error)).await?,
             false => Afterwards::default(),
         };
-        let (device, namespace) = (element.sender(), element.namespace());
-        let heals = matches!(
-            error,
-            DecryptError::NoSession
-                | DecryptError::NotForUs
-                | DecryptError::UnknownPrekey
-                | DecryptError::Authentication
-                | DecryptError::TooManySkipped
-        );
-        let pin = tx.xmpp_omemo().find_pin(chat, device).await?;
-        let is_known = pin.is_some() || is_listed(tx, chat, device, namespace).await?;
-        if !heals || !is_known {
-            return Ok(afterwards);
-        }
-        let now_ms = self.now_ms();
-        let times = (now_ms, now_ms.saturating_sub(HEAL_EVERY_MS));
-        let mut omemo = tx.xmpp_omemo();
-        if *error == DecryptError::NotForUs {
-            let remedy = Remedy::Announcement;
-            afterwards.announce = omemo.use_remedy(chat, device, remedy, times).await?;
-        } else if pin.is_none_or(|pin| pin.may_read()) {
-            let remedy = Remedy::NewSession(namespace);
-            let is_due = omemo.is_remedy_due(chat, device, remedy, times.1).await?;
-            afterwards.heal = is_due.then_some((device, namespace));
+        match self.take_remedy(tx, chat, element, error).await? {
+            Some(Remedy::Announcement) => afterwards.announce = true,
+            Some(Remedy::NewSession(namespace)) => {
+                afterwards.heal = Some((element.sender(), namespace));
+            }
+            None => {}
         }
         Ok(afterwards)
     }
@@ -383,7 +355,7 @@ impl Core {
     }
 
     /// Encrypts an empty message to one device. Returns whether there is one in the outbox.
-    async fn send_empty(
+    pub(super) async fn send_empty(
         &self,
         tx: &mut Transaction,
         chat: &ChatKey,
@@ -429,76 +401,6 @@ impl Core {
             }
         }
     }
-
-    /// Replaces the session with a device that cannot be understood any more: a new one, told by
-    /// an empty message. In a commit of its own, which remembers it too: where there is no bundle it is tried with the
-    /// next message that cannot be understood.
-    async fn heal(&self, chat: &ChatKey, device: DeviceId, namespace: Namespace) {
-        let Ok((own, _)) = self.jids(chat) else { return };
-        self.seen.bundles_may_be_new(chat);
-        let fetched = self.fetch_bundles(chat, namespace, vec![device]).await;
-        let Some(bundle) = fetched.ok().and_then(|mut bundles| bundles.remove(&device)) else {
-            tracing::info!("xmpp.decrypt: a session is not replaced: its device has no bundle");
-            return;
-        };
-        let healed = async {
-            let now_ms = self.now_ms();
-            let times = (now_ms, now_ms.saturating_sub(HEAL_EVERY_MS));
-            let mut tx = self.db.begin().await?;
-            let remedy = Remedy::NewSession(namespace);
-            if !tx.xmpp_omemo().is_remedy_due(chat, device, remedy, times.1).await? {
-                return Ok((false, false));
-            }
-            let is_news = self.tell_presented(&mut tx, chat, device, bundle.identity()).await?;
-            let mut sessions = load_sessions(&mut tx, chat, device, namespace).await?;
-            if let Some(sessions) = &mut sessions {
-                sessions.retire_current();
-            }
-            let to = (device, namespace);
-            let is_sent = self.send_empty(&mut tx, chat, &own, to, sessions, Some(bundle)).await?;
-            // Committed with the message, or not at all.
-            if is_sent && !tx.xmpp_omemo().use_remedy(chat, device, remedy, times).await? {
-                return Ok((false, false));
-            }
-            tx.commit().await?;
-            Ok::<_, AccountError>((is_sent, is_news))
-        };
-        match healed.await {
-            Ok((is_sent, is_news)) => {
-                tracing::info!(is_sent, "xmpp.decrypt: a session is replaced");
-                self.outbox_bell.notify_one();
-                if is_news {
-                    self.events.committed(chat);
-                }
-            }
-            Err(error) => tracing::error!(
-                error = error_chain(&error),
-                "xmpp.decrypt: a session was not healed"
-            ),
-        }
-    }
-}
-
-impl Core {
-    /// A device that cannot be understood may have come back with another identity: that is told, and a session with it
-    /// waits for a word. Returns whether there is something to tell.
-    async fn tell_presented(
-        &self,
-        tx: &mut Transaction,
-        chat: &ChatKey,
-        device: DeviceId,
-        identity: IdentityKey,
-    ) -> Result<bool, StoreError> {
-        let is_news = self.take_presented(tx, chat, device, identity).await?;
-        let pins = tx.xmpp_omemo().load_pins(chat).await?;
-        let is_of_it = |pin: &DevicePin| pin.device == device && pin.waiting_change().is_some();
-        if is_news && pins.iter().any(is_of_it) {
-            let kind = RemoteEventKind::Held(hold_for(&pins, device));
-            let event = RemoteEvent { chat: chat.clone(), sent_at_ms: None, kind };
-            tx.remote_inbox().insert(&event).await?;
-        }
-        Ok(is_news)
-    }
 }
 
 /// Whether the key exchange of a message, which kept prekeys would read, has started a session with another device.
@@ -519,17 +421,6 @@ async fn has_come_as_another(
         }
     }
     Ok(false)
-}
-
-/// Whether a device is one that the contact has listed. Anybody can make up others.
-async fn is_listed(
-    tx: &mut Transaction,
-    chat: &ChatKey,
-    device: DeviceId,
-    namespace: Namespace,
-) -> Result<bool, AccountError> {
-    let listed = tx.xmpp_omemo().find_devices(chat, namespace).await?;
-    Ok(listed.is_none_or(|listed| listed.devices.contains(&device)))
 }
 
 /// The server has taken a message for which an answer came: it is accepted before it is

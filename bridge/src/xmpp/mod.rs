@@ -13,6 +13,7 @@ mod decrypt;
 mod devices;
 mod encrypt;
 mod expiry;
+mod heal;
 mod link;
 mod outbox;
 mod pep;
